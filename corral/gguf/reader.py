@@ -1,0 +1,166 @@
+"""GGUFFile: a memory-mapped model file, of one piece or split in shards."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corral.errors import ModelFileError
+from corral.gguf.header import Header, TensorInfo, parse_header
+from corral.gguf.metadata import Metadata
+from corral.gguf.source import map_file
+
+__all__ = ["GGUFFile", "TensorInfo"]
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    path: Path
+    source: mmap.mmap
+    header: Header
+
+
+class GGUFFile:
+    """Metadata and tensors of a GGUF file, versions 2 and 3, little-endian.
+
+    A split file is opened by its first shard and looks as if it were one. Everything the header says is checked
+    when the file is opened; what follows can be trusted to lie inside it. Every failure is a ModelFileError.
+    """
+
+    def __init__(self, shards: list[_Shard]) -> None:
+        first = shards[0]
+        self._sources = [shard.source for shard in shards]
+        self.path: Path = first.path
+        self.paths: tuple[Path, ...] = tuple(shard.path for shard in shards)
+        self.version: int = first.header.version
+        self.alignment: int = first.header.alignment
+        self.metadata: Metadata = first.header.metadata
+        self.tensors: dict[str, TensorInfo] = {}
+        for shard in shards:
+            for tensor in shard.header.tensors:
+                if tensor.name in self.tensors:
+                    other = self.paths[self.tensors[tensor.name].shard]
+                    raise ModelFileError(
+                        shard.path, "tensor name", f"{tensor.name!r}, also in {other}", "each name once"
+                    )
+                self.tensors[tensor.name] = tensor
+
+    @classmethod
+    def open(cls, path: str | Path) -> GGUFFile:
+        """Map and check the file at `path`, and the further shards if it is the first of several."""
+        shards: list[_Shard] = []
+        try:
+            shards.append(_open_shard(Path(path), 0))
+            further = _further_shards(shards[0])
+            for index, shard_path in enumerate(further, start=1):
+                shards.append(_open_shard(shard_path, index))
+                _expect(shards[-1], "split.no", index)
+                _expect(shards[-1], "split.count", len(further) + 1)
+            file = cls(shards)
+            if further and "split.tensors.count" in file.metadata:
+                _expect(shards[0], "split.tensors.count", len(file.tensors))
+        except BaseException:
+            for shard in shards:
+                shard.source.close()
+            raise
+        return file
+
+    @property
+    def architecture(self) -> str:
+        """`general.architecture`, as "llama"."""
+        return self.require("general.architecture", str)
+
+    def get(self, key: str, type: type[T], default: D) -> T | D:
+        """Metadata `key` as `type` (see Metadata.typed), or `default` if missing. ModelFileError on another type."""
+        return self.metadata.typed(key, type) if key in self.metadata else default
+
+    def require(self, key: str, type: type[T]) -> T:
+        """Metadata `key` as `type`; ModelFileError if it is missing or of another type."""
+        return self.metadata.typed(key, type)
+
+    def raw_strings(self, key: str) -> list[bytes]:
+        """Metadata `key`, an array of strings, as the bytes in the file (tokens need not be UTF-8)."""
+        return self.metadata.raw_strings(key)
+
+    def data(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of tensor `name`: uint8 [nbytes], a read-only view of the mapping, which lives as long as it."""
+        tensor = self.tensors[name]
+        return np.frombuffer(self._sources[tensor.shard], np.uint8, tensor.nbytes, tensor.offset)
+
+    def drop_pages(self, name: str) -> None:
+        """Give the memory of tensor `name` back; touching it again reads it from the file again."""
+        tensor = self.tensors[name]
+        start = tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
+        self._sources[tensor.shard].madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.nbytes - start)
+
+    def close(self) -> None:
+        """Unmap the file, or let it go with the last view of its data. Metadata once read stays usable."""
+        for source in self._sources:
+            with contextlib.suppress(BufferError):  # a view is alive
+                source.close()
+
+    def __enter__(self) -> GGUFFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _open_shard(path: Path, index: int) -> _Shard:
+    source = map_file(path)
+    try:
+        return _Shard(path, source, parse_header(path, source, index))
+    except BaseException:
+        source.close()
+        raise
+
+
+def _further_shards(first: _Shard) -> list[Path]:
+    """The paths of the second shard and on; none if the file is not split."""
+    metadata, path = first.header.metadata, first.path
+    count = metadata.typed("split.count", int) if "split.count" in metadata else 1
+    if count <= 1:
+        return []
+    name = _SHARD_NAME.fullmatch(path.name)
+    if name is None or int(name["count"]) != count:
+        raise ModelFileError(
+            path,
+            "file name",
+            path.name,
+            f"NAME-00001-of-{count:05}.gguf, as split.count says {count}; was it renamed?",
+        )
+    paths = [
+        path.with_name(f"{name['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)
+    ]
+    if metadata.typed("split.no", int) != 0 or int(name["number"]) != 1:
+        raise ModelFileError(
+            path, "split.no", metadata["split.no"], f"0: open the first shard, {paths[0].name}"
+        )
+    missing = [shard.name for shard in paths if not shard.exists()]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise ModelFileError(
+            path, "shard", f"{missing[0]}{more} missing", f"all {count} shards in one folder"
+        )
+    return paths[1:]
+
+
+def _expect(shard: _Shard, key: str, value: int) -> None:
+    found = shard.header.metadata.typed(key, int)
+    if found != value:
+        raise ModelFileError(shard.path, key, found, f"{value}; the shards do not belong together")

@@ -1,0 +1,44 @@
+"""One file per architecture, named as `general.architecture` (with `_` for `-`).
+
+Such a file has a class `Model` (a `Module` with `forward(step, cfg)`), the metadata `TINY` of a toy model for the tests, and a
+`Config` with `read(file)` when the common one in `program/config.py` is not enough.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from corral.errors import ModelFileError
+from corral.gguf.reader import GGUFFile
+from corral.program import config
+from corral.program.module import Binder
+from corral.program.program import Program
+from corral.program.trace import ShapeMismatch, Trace
+
+
+def architectures() -> list[str]:
+    """The names this version can run, as they stand in `general.architecture`."""
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+
+
+def trace_program(file: GGUFFile) -> Program:
+    """Run the file's model once on symbolic tensors.
+
+    Raises ModelFileError for an unknown architecture, missing or left-over tensors, and shapes that don't fit together.
+    """
+    arch = file.architecture
+    if arch not in architectures():
+        raise ModelFileError(
+            file.path, "general.architecture", repr(arch), "one of " + ", ".join(architectures())
+        )
+    module = importlib.import_module(f"{__name__}.{arch.replace('-', '_')}")
+    cfg = getattr(module, "Config", config.Config).read(file)
+    binder = Binder(file, cfg.norm_eps, cfg.block_count)
+    trace = Trace()
+    model = module.Model(binder)
+    binder.finish(model.ignored)
+    try:
+        return trace.program(model.forward(trace, cfg))
+    except ShapeMismatch as error:
+        raise ModelFileError(file.path, "tensor shapes", str(error), "shapes that follow from the metadata") from None

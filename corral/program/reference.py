@@ -1,0 +1,200 @@
+"""The numpy executor: the specification of every op, obvious and slow.
+
+Two uses. With `quantize_activations` it rounds the input of every linear to int8 as the native kernels do, and the two agree to
+float32 rounding. Without, it is the model itself, computed from the dequantized weights in float64: what quality is measured
+against.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corral.engine.batch import BLOCK_TOKENS, Batch
+from corral.gguf.quants import dequantize
+from corral.gguf.reader import GGUFFile
+from corral.gguf.types import GGMLType
+from corral.program import program as p
+
+Float = NDArray[Any]
+
+FLOAT_TYPES = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
+ACTIVATION_GROUP = 32
+"""Numbers of an activation row that share one int8 scale."""
+
+
+def rms_norm(x: Float, weight: Float, eps: float) -> Float:
+    """x [rows, cols], normalised over runs of len(weight)."""
+    runs = x.reshape(len(x), -1, len(weight))
+    mean_square = np.mean(np.square(runs), axis=-1, keepdims=True)
+    return (runs / np.sqrt(mean_square + eps) * weight).reshape(x.shape)
+
+
+def round_activations(x: Float) -> Float:
+    """x [rows, cols] as int8 groups can hold it: q * d, d = max|x| / 127 of the group, q rounded half to even."""
+    groups = x.astype(np.float32).reshape(len(x), -1, ACTIVATION_GROUP)
+    scale = np.abs(groups).max(axis=-1, keepdims=True) / np.float32(127)
+    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
+    return (np.rint(groups * inverse) * scale).reshape(x.shape)
+
+
+def rope_table(positions: Float, inv_freq: Float, magnitude: float) -> Float:
+    """[T, 2 * len(inv_freq)]: cosines, then sines."""
+    angles = positions.astype(np.float64)[:, None] * inv_freq[None, :]
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * magnitude
+
+
+def rope(x: Float, table: Float, head_dim: int, interleaved: bool) -> Float:
+    """Rotate pairs of each head of x [T, heads * head_dim]."""
+    out = x.reshape(len(x), -1, head_dim).copy()
+    half = table.shape[1] // 2
+    cos, sin = table[:, None, :half], table[:, None, half:]
+    first, second = (
+        (slice(0, 2 * half, 2), slice(1, 2 * half, 2))
+        if interleaved
+        else (slice(0, half), slice(half, 2 * half))
+    )
+    a, b = out[..., first].copy(), out[..., second].copy()
+    out[..., first] = a * cos - b * sin
+    out[..., second] = a * sin + b * cos
+    return out.reshape(x.shape)
+
+
+def attention(
+    q: Float, k: Float, v: Float, start: int, scale: float, window: int, softcap: float
+) -> Float:
+    """q [n, H, Dh] at positions start.., k and v [context, Hkv, Dh] -> [n, H, Dh]; causal."""
+    n, heads, _ = q.shape
+    group = heads // k.shape[1]
+    positions = start + np.arange(n)[:, None]
+    keys = np.arange(len(k))[None, :]
+    seen = keys <= positions
+    if window:
+        seen &= keys > positions - window
+    out = np.empty_like(q)
+    for h in range(heads):
+        scores = (q[:, h] @ k[:, h // group].T) * scale
+        if softcap:
+            scores = softcap * np.tanh(scores / softcap)
+        scores = np.where(seen, scores, -np.inf)
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+        out[:, h] = weights / weights.sum(axis=1, keepdims=True) @ v[:, h // group]
+    return out
+
+
+def silu(x: Float) -> Float:
+    return x / (1 + np.exp(-x))
+
+
+def gelu(x: Float) -> Float:
+    """The tanh form."""
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+ACTIVATIONS = {"silu": silu, "gelu": gelu}
+
+
+class ReferenceExecutor:
+    """Runs a Program op by op. `dtype` is float32, or float64 for quality measurements."""
+
+    name = "reference"
+    isa = "numpy"
+
+    def __init__(
+        self,
+        program: p.Program,
+        file: GGUFFile,
+        *,
+        quantize_activations: bool = True,
+        dtype: type[np.floating[Any]] = np.float32,
+    ) -> None:
+        self.program, self.dtype, self.quantize = program, dtype, quantize_activations
+        self.vocab_size = program.vocab_size
+        self.weights: list[Float] = [
+            dequantize(file.data(w.name), w.type, w.shape).astype(dtype) for w in program.weights
+        ]
+        self.weights_bytes = sum(w.nbytes for w in self.weights)
+        self.kv_bytes_per_block = program.kv_values_per_token() * BLOCK_TOKENS * 2
+        self.cache: list[tuple[Float, Float]] = []
+
+    def allocate(self, num_blocks: int) -> None:
+        """See Executor. The cache holds float16 values, as the native one does, unless it computes in float64."""
+        kept = np.float64 if self.dtype is np.float64 else np.float16
+        shapes = [(num_blocks, BLOCK_TOKENS, la.kv_heads, la.head_dim) for la in self.program.kv_layers]
+        self.cache = [(np.zeros(shape, kept), np.zeros(shape, kept)) for shape in shapes]
+
+    def step(self, batch: Batch) -> NDArray[np.float32]:
+        values: dict[int, Float] = {}
+        last = self.program.last_reads()
+        for i, op in enumerate(self.program.ops):
+            self._run(op, values, batch)
+            for b in op.reads:
+                if last[b] == i:
+                    values.pop(b, None)
+        return values[self.program.logits].astype(np.float32)
+
+    def close(self) -> None:
+        self.weights, self.cache = [], []
+
+    def _run(self, op: p.Op, values: dict[int, Float], batch: Batch) -> None:
+        match op:
+            case p.Embed():
+                values[op.out] = self.weights[op.weight][batch.tokens] * self.dtype(op.scale)
+            case p.RMSNorm():
+                values[op.out] = rms_norm(values[op.x], self.weights[op.weight], op.eps)
+            case p.Linear():
+                for out, w, b in zip(op.outs, op.weights, op.biases, strict=True):
+                    values[out] = self._linear(values[op.x], w, b)
+            case p.RopeTable():
+                table = rope_table(batch.positions, op.inv_freq, op.magnitude)
+                values[op.out] = table.astype(self.dtype)
+            case p.Rope():
+                values[op.out] = rope(values[op.x], values[op.table], op.head_dim, op.interleaved)
+            case p.Attention():
+                values[op.out] = self._attention(op, values, batch)
+            case p.Add():
+                values[op.out] = values[op.a] + values[op.b]
+            case p.Scale():
+                values[op.out] = values[op.x] * self.dtype(op.factor)
+            case p.GLU():
+                values[op.out] = ACTIVATIONS[op.act](values[op.gate]) * values[op.up]
+            case p.SoftCap():
+                values[op.out] = op.cap * np.tanh(values[op.x] / op.cap)
+            case p.TakeRows():
+                values[op.out] = values[op.x][batch.logit_rows]
+            case _:
+                raise NotImplementedError(type(op).__name__)
+
+    def _linear(self, x: Float, weight: int, bias: int | None) -> Float:
+        if self.quantize and self.program.weights[weight].type not in FLOAT_TYPES:
+            x = round_activations(x).astype(self.dtype)
+        out = x @ self.weights[weight].T
+        return out if bias is None else out + self.weights[bias]
+
+    def _attention(self, op: p.Attention, values: dict[int, Float], batch: Batch) -> Float:
+        layer = self.program.kv_layers[op.layer]
+        keys, vals = self.cache[op.layer]
+        q = values[op.q].reshape(-1, op.heads, layer.head_dim)
+        new_k, new_v = (values[b].reshape(-1, layer.kv_heads, layer.head_dim) for b in (op.k, op.v))
+        out = np.empty_like(q)
+        for i, context in enumerate(batch.context_len):
+            rows = slice(batch.query_start[i], batch.query_start[i + 1])
+            positions = batch.positions[rows]
+            table = batch.block_tables[i]
+            blocks, places = table[positions // BLOCK_TOKENS], positions % BLOCK_TOKENS
+            keys[blocks, places] = new_k[rows]
+            vals[blocks, places] = new_v[rows]
+            used = table[: -(-context // BLOCK_TOKENS)]
+            k, v = (c[used].reshape(-1, layer.kv_heads, layer.head_dim)[:context] for c in (keys, vals))
+            out[rows] = attention(
+                q[rows],
+                k.astype(self.dtype),
+                v.astype(self.dtype),
+                int(context) - len(positions),
+                op.scale,
+                op.window,
+                op.softcap,
+            )
+        return out.reshape(len(out), -1)

@@ -1,0 +1,92 @@
+"""Rotary frequencies as a GGUF file's metadata asks for them.
+
+Every scaling form is a fixed set of frequencies and one magnitude, so that a step only multiplies positions by them.
+Sources: RoPE (arXiv:2104.09864), position interpolation (arXiv:2306.15595), YaRN (arXiv:2309.00071, section 3).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corral.errors import ModelFileError
+from corral.gguf.reader import GGUFFile
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """The `{arch}.rope.*` keys."""
+
+    dims: int
+    """n_rot: how many numbers of a head are rotated."""
+    base: float
+    scaling: str = "none"
+    """none, linear or yarn"""
+    factor: float = 1.0
+    original_context: int = 0
+    attn_factor: float = 1.0
+    ext_factor: float = -1.0
+    """YaRN's mix of extrapolation; negative: 1 with yarn."""
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+
+    @classmethod
+    def read(cls, file: GGUFFile, head_dim: int) -> RopeConfig:
+        arch = file.architecture
+        dims = file.get(f"{arch}.rope.dimension_count", int, head_dim)
+        if not 0 < dims <= head_dim or dims % 2:
+            raise ModelFileError(
+                file.path, f"{arch}.rope.dimension_count", dims, f"an even number up to {head_dim}"
+            )
+        base = file.get(f"{arch}.rope.freq_base", float, 10000.0)
+        if not (math.isfinite(base) and base > 0):
+            raise ModelFileError(file.path, f"{arch}.rope.freq_base", base, "a positive number")
+        factor = file.get(f"{arch}.rope.scaling.factor", float, 0.0)
+        legacy = file.get(f"{arch}.rope.scale_linear", float, 0.0)
+        scaling = file.get(f"{arch}.rope.scaling.type", str, "linear" if factor or legacy else "none")
+        if scaling not in ("none", "linear", "yarn"):
+            raise ModelFileError(
+                file.path, f"{arch}.rope.scaling.type", scaling, "none, linear or yarn for this architecture"
+            )
+        context = file.get(f"{arch}.context_length", int, 0)
+        return cls(
+            dims=dims,
+            base=base,
+            scaling=scaling,
+            factor=factor or legacy or 1.0,
+            original_context=file.get(f"{arch}.rope.scaling.original_context_length", int, context),
+            attn_factor=file.get(f"{arch}.rope.scaling.attn_factor", float, 1.0),
+            ext_factor=file.get(f"{arch}.rope.scaling.yarn_ext_factor", float, -1.0),
+            beta_fast=file.get(f"{arch}.rope.scaling.yarn_beta_fast", float, 32.0),
+            beta_slow=file.get(f"{arch}.rope.scaling.yarn_beta_slow", float, 1.0),
+        )
+
+    def frequencies(self, factors: NDArray[np.float32] | None = None) -> tuple[NDArray[np.float64], float]:
+        """(inverse frequencies [dims / 2], magnitude). `factors` divides each frequency (the tensor `rope_freqs`)."""
+        half = np.arange(self.dims // 2)
+        extrapolated = self.base ** (-2.0 * half / self.dims)
+        if factors is not None:
+            extrapolated = extrapolated / factors.astype(np.float64)[: self.dims // 2]
+        if self.scaling == "none":
+            return extrapolated, self.attn_factor
+        interpolated = extrapolated / self.factor
+        if self.scaling == "linear":
+            return interpolated, self.attn_factor
+        ext = 1.0 if self.ext_factor < 0 else self.ext_factor
+        mix = self._ramp(half) * ext
+        magnitude = self.attn_factor * (1.0 + 0.1 * math.log(self.factor) if ext and self.factor > 0 else 1.0)
+        return interpolated * (1.0 - mix) + extrapolated * mix, magnitude
+
+    def _ramp(self, half: NDArray[np.int_]) -> NDArray[np.float64]:
+        """1 where a pair turns so often within the original context that it is left alone, 0 where interpolated."""
+
+        def pair_that_turns(times: float) -> float:
+            turns = self.original_context / (times * 2 * math.pi)
+            return self.dims * math.log(max(turns, 1e-9)) / (2 * math.log(self.base))
+
+        low = max(0.0, math.floor(pair_that_turns(self.beta_fast)))
+        high = min(self.dims - 1.0, math.ceil(pair_that_turns(self.beta_slow)))
+        return 1.0 - np.clip((half - low) / max(0.001, high - low), 0.0, 1.0)

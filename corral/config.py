@@ -1,0 +1,137 @@
+"""What a component is told: three frozen dataclasses, each given to the one that needs it.
+
+`build` makes them of the values that `corral.command_line.parse` gathered. A default is written here and nowhere
+else (the table of flags shows it; a test holds the two together). All of it survives msgpack: `ModelConfig` and
+`EngineConfig` travel to the engine process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from corral.errors import OptionError
+from corral.sampling.params import SamplingParams
+
+MetadataValue = int | float | bool | str
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """Values by `section.name`, as the table of flags names them; None means the default. A warning is one line.
+
+    `action` is a value too: what to print instead of serving (`help`, `version`, ...).
+    """
+
+    values: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which model, and how its file is read."""
+
+    path: str
+    """A GGUF file; of a split model, its first part."""
+    aliases: tuple[str, ...] = ()
+    """Names in the API; the first in alphabetical order is the model's id."""
+    load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock"] = "auto"
+    offline: bool = False
+    kv_overrides: dict[str, MetadataValue] = field(default_factory=dict)
+    """Metadata values that replace the file's, by whole key."""
+    rope: dict[str, float | str] = field(default_factory=dict)
+    """The same for the rotary embedding, by the part of the key after `<arch>.rope.`."""
+
+    def metadata_overrides(self, arch: str) -> dict[str, MetadataValue]:
+        """Every metadata value to replace, by whole key, for a model of this architecture.
+
+        `--override-kv` is more precise than a rope flag and wins over it.
+        """
+        return {**{f"{arch}.rope.{name}": value for name, value in self.rope.items()}, **self.kv_overrides}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """How much the engine may use, and of what."""
+
+    ctx_size: int | None = None
+    """Tokens of KV cache, one pool for all sequences. None: the model's own context, or what fits in memory."""
+    parallel: int = 4
+    """Most sequences that generate at the same time."""
+    batch_size: int = 2048
+    """Most tokens of one step."""
+    ubatch_size: int = 512
+    """Most tokens of a step that are in flight at once: bounds the buffers of activations."""
+    threads: int | None = None
+    """Threads that compute. None: `corral.system.cpu` decides."""
+    force_threads: bool = False
+    """Do not clamp `threads` to what the container allows."""
+    isa: Literal["auto", "scalar", "avx2", "avx512", "avx512vnni"] = "auto"
+    executor: Literal["native", "reference"] = "native"
+    warmup: bool = True
+    """Run the model once before the first request."""
+    prefix_cache: bool = True
+    """Reuse the blocks of a common beginning."""
+    fit: bool = True
+    """Shrink a context that was not set to what fits in memory."""
+    fit_margin_mib: int | None = None
+    """Memory to leave free, MiB. None: `corral.system.budget` decides."""
+    fit_min_ctx: int = 512
+    """Least context that fitting may choose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Where the server listens, whom it serves, and what a request gets when it does not say."""
+
+    hosts: tuple[str, ...] = ("127.0.0.1",)
+    """Addresses or names; one that ends in `.sock` is the path of a unix socket."""
+    port: int = 8080
+    """0: any free port."""
+    api_prefix: str = ""
+    """Before every route: empty, or begins with '/' and does not end with it."""
+    api_keys: tuple[str, ...] = ()
+    """Empty: no key is asked for."""
+    timeout: int = 3600
+    """Seconds after which a silent connection or an unfinished request is given up."""
+    n_predict: int | None = None
+    """Most tokens a request may generate. None: no limit but the context."""
+    chat_template: str | None = None
+    """Jinja text or the name of a common template, instead of the model's own."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    sampling: SamplingParams = SamplingParams()  # noqa: RUF009  (frozen)
+    verbosity: int = 3
+    """-1 nothing, 0 results only, 1 errors, 2 warnings, 3 information, 4 trace, 5 debug."""
+    log_file: str | None = None
+    log_jsonl: bool = False
+    log_colors: Literal["auto", "on", "off"] = "auto"
+    log_prefix: bool = False
+    log_timestamps: bool = False
+
+
+def build(parsed: Parsed) -> tuple[ModelConfig, EngineConfig, ServerConfig]:
+    """The configuration that these values ask for.
+
+    Raises:
+        OptionError: no model was named.
+    """
+    model, engine, server, sampling, rope = (
+        _section(parsed.values, name) for name in ("model", "engine", "server", "sampling", "rope")
+    )
+    if "path" not in model:
+        raise OptionError("error: no model to serve, expected --model FILE or LLAMA_ARG_MODEL")
+    return (
+        ModelConfig(rope=rope, **model),
+        EngineConfig(**engine),
+        ServerConfig(sampling=SamplingParams(**sampling), **server),
+    )
+
+
+def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    prefix = section + "."
+    return {
+        name.removeprefix(prefix): value
+        for name, value in values.items()
+        if name.startswith(prefix) and value is not None
+    }

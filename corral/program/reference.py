@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corral.engine.batch import BLOCK_TOKENS, Batch
+from corral.program.batch import BLOCK_TOKENS, Batch
 from corral.gguf.quants import dequantize
 from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType

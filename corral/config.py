@@ -1,7 +1,7 @@
 """What a component is told: three frozen dataclasses, each given to the one that needs it.
 
-`build` makes them of the values that `corral.command_line.parse` gathered. A default is written here and nowhere
-else (the table of flags shows it; a test holds the two together). All of it survives msgpack: `ModelConfig` and
+`build` makes them of the values that `corral.command_line.parse` gathered. A default is written here (the
+table of flags shows it; a test holds the two together). All of it survives msgpack: `ModelConfig` and
 `EngineConfig` travel to the engine process.
 """
 
@@ -19,7 +19,7 @@ MetadataValue = int | float | bool | str
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """Values by `section.name`, as the table of flags names them; None means the default. A warning is one line.
+    """Values by `section.name`, as the table of flags names them; None is the default. A warning is one line.
 
     `action` is a value too: what to print instead of serving (`help`, `version`, ...).
     """
@@ -56,7 +56,7 @@ class EngineConfig:
     """How much the engine may use, and of what."""
 
     ctx_size: int | None = None
-    """Tokens of KV cache, one pool for all sequences. None: the model's own context, or what fits in memory."""
+    """Tokens of KV cache, one pool for all sequences. None: the model's own, or what fits in memory."""
     parallel: int = 4
     """Most sequences that generate at the same time."""
     batch_size: int = 2048

@@ -4,9 +4,9 @@ A row is `works`, `planned`, `accepted` or `refused` (see `corral.flag.Mode`), t
 
     names / negated names,  variables,  kind of value,  default,  [field of config.py,]  help,  [reason]
 
-A variable is written without its `LLAMA_ARG_`; `=NAME` is a whole name. Variables after a `/` turn the flag off
-with any value, and so does `LLAMA_ARG_NO_X` of every switch that has a negated name. Command line, help, shell
-completion and docs/options.md are made from this table.
+A variable is written without its `LLAMA_ARG_`; `=NAME` is a whole name. Variables after a `/` turn the flag
+off with any value, and so does `LLAMA_ARG_NO_X` of every switch that has a negated name. Command line, help,
+shell completion and docs/options.md are made from this table.
 """
 
 from __future__ import annotations

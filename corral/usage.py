@@ -57,8 +57,8 @@ def help_text(program: str, width: int = 100) -> str:
     width = min(max(width, 60), 110)
     lines = [f"usage: {program} --model FILE [flags]", ""]
     lines += textwrap.wrap(
-        "Serves a GGUF language model over HTTP. Takes the flags and variables of llama-server; a flag wins over "
-        "its variable, a variable over llama.cpp/config.ini.",
+        "Serves a GGUF language model over HTTP. Takes the flags and variables of llama-server; a flag wins "
+        "over its variable, a variable over llama.cpp/config.ini.",
         width,
     )
     for group, flags in GROUPS.items():
@@ -70,10 +70,15 @@ def help_text(program: str, width: int = 100) -> str:
         (Mode.ACCEPTED, "Taken with a warning, without effect"),
         (Mode.REFUSED, "Not supported"),
     ):
-        names = " ".join(flag.name for flag in FLAGS if flag.mode is mode)
+        names = " ".join(_changing_name(flag) for flag in FLAGS if flag.mode is mode)
         wrapped = textwrap.wrap(names, width - 2, break_on_hyphens=False)
         lines += ["", f"{title}:", *("  " + line for line in wrapped)]
     return "\n".join(lines) + "\n"
+
+
+def _changing_name(flag: Flag) -> str:
+    """The name that asks for a change: the negated one of a switch that is on."""
+    return flag.off_names[0] if flag.default is True and flag.off_names else flag.name
 
 
 def bash_completion(program: str) -> str:

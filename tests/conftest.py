@@ -1,4 +1,4 @@
-"""Where tests find what is not part of the repository. Each fixture skips, with the reason, what can't be found."""
+"""Where tests find what is not part of the repository. A fixture skips, with the reason, if it is absent."""
 
 from __future__ import annotations
 

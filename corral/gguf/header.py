@@ -1,9 +1,9 @@
 """The header of one GGUF file, parsed with every number checked against the file before it is used.
 
 Layout (all integers little-endian): magic, version u32, tensor count u64, key count u64; the keys (string,
-type u32, value); the tensors (name string, number of dimensions u32, dimensions u64, innermost first, type u32,
-offset u64 from the start of the data); padding to `general.alignment`; the data. A string is its length u64 and
-its bytes; an array is the type of its elements u32, their number u64, and they.
+type u32, value); the tensors (name string, number of dimensions u32, dimensions u64, innermost first, type
+u32, offset u64 from the start of the data); padding to `general.alignment`; the data. A string is its length
+u64 and its bytes; an array is the type of its elements u32, their number u64, and they.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class ArrayRef:
 
 
 class Metadata(Mapping[str, Any]):
-    """Keys, in the order of the file -> int, float, bool, str; for arrays a read-only numpy array or list of str.
+    """Keys, in the order of the file -> int, float, bool, str; read-only numpy array or list of str.
 
     Text that is no UTF-8 comes with U+FFFD in place of what is wrong; `raw_strings` has the bytes.
     """
@@ -105,7 +105,7 @@ class Metadata(Mapping[str, Any]):
         return strings
 
     def typed(self, key: str, type: type[T]) -> T:
-        """The value of `key` as `type`: int, float (or int), bool, str, list (any array), np.ndarray (of numbers).
+        """The value of `key` as int, float (or int), bool, str, list (any array) or np.ndarray (of numbers).
 
         Raises ModelFileError if the key is missing or of another type.
         """

@@ -36,8 +36,8 @@ class _Shard:
 class GGUFFile:
     """Metadata and tensors of a GGUF file, versions 2 and 3, little-endian.
 
-    A split file is opened by its first shard and looks as if it were one. Everything the header says is checked
-    when the file is opened; what follows can be trusted to lie inside it. Every failure is a ModelFileError.
+    A split file is opened by its first shard and looks as if it were one. Everything the header says is
+    checked when the file is opened, so what it names lies inside it. Every failure is a ModelFileError.
     """
 
     def __init__(self, shards: list[_Shard]) -> None:
@@ -84,7 +84,8 @@ class GGUFFile:
         return self.require("general.architecture", str)
 
     def get(self, key: str, type: type[T], default: D) -> T | D:
-        """Metadata `key` as `type` (see Metadata.typed), or `default` if missing. ModelFileError on another type."""
+        """Metadata `key` as `type` (see Metadata.typed) or `default`; ModelFileError if it is of another
+        type."""
         return self.metadata.typed(key, type) if key in self.metadata else default
 
     def require(self, key: str, type: type[T]) -> T:
@@ -96,7 +97,7 @@ class GGUFFile:
         return self.metadata.raw_strings(key)
 
     def data(self, name: str) -> NDArray[np.uint8]:
-        """The bytes of tensor `name`: uint8 [nbytes], a read-only view of the mapping, which lives as long as it."""
+        """The bytes of tensor `name`: uint8 [nbytes], a read-only view that keeps the mapping alive."""
         tensor = self.tensors[name]
         return np.frombuffer(self._sources[tensor.shard], np.uint8, tensor.nbytes, tensor.offset)
 

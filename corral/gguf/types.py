@@ -89,7 +89,7 @@ REMOVED_TYPES: Mapping[int, tuple[str, str]] = MappingProxyType(
 
 
 class ValueType(IntEnum):
-    """The type of a metadata value; `format` is the struct and numpy letter of a number or boolean, or empty."""
+    """The type of a metadata value; `format` is the struct and numpy letter of numbers and booleans."""
 
     format: str
 

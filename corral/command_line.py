@@ -131,14 +131,18 @@ def _read(flag: Flag, on: bool, words: Sequence[str]) -> Any:
 
 
 def _unknown(written: str, index: Mapping[str, object]) -> str:
-    import difflib  # only needed for this message
-
-    name = written.partition("=")[0]
+    name = _canonical(written.partition("=")[0])
     message = f"error: invalid argument: {written}"
-    if not name.startswith("-"):
-        return message
-    near = difflib.get_close_matches(_canonical(name), index, n=1, cutoff=0.6)
-    return f"{message}\n(the nearest flag is {near[0]})" if near else message
+    near = _nearest(name, index) if name.startswith("-") else None
+    return f"{message}\n(the nearest flag is {near})" if near else message
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    """The most similar known name; of two, the one of the same letters: `--prot` is `--port`, not `--prio`."""
+    import difflib  # only needed for a message
+
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.65)
+    return max(near, key=lambda other: sorted(other) == sorted(name), default=None)
 
 
 def _usage(flag: Flag) -> str:
@@ -165,14 +169,9 @@ def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Iterat
     known = {name for flag in FLAGS for name in (*flag.env, *flag.off_env)} | OTHER_VARIABLES.keys()
     for name in sorted(present):
         if name.startswith("LLAMA_ARG_") and name not in known:
-            warnings.append(f"{name} is not a variable of this server: ignored{_nearest(name, known)}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    import difflib  # only needed for this message
-
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
-    return f" (the nearest is {near[0]})" if near else ""
+            near = _nearest(name, known)
+            hint = f" (the nearest is {near})" if near else ""
+            warnings.append(f"{name} is not a variable of this server: ignored{hint}")
 
 
 def _user_file(environ: Mapping[str, str]) -> Path | None:

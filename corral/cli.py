@@ -1,0 +1,138 @@
+"""The commands `corral` and `llama-server`. A command imports what it needs when it runs: --help is quick."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from corral import __version__
+from corral.errors import CorralError
+
+OVERVIEW = """\
+usage: corral <command> [...]
+
+  serve      serve a model over HTTP, with the flags of llama-server
+  info       what is in a GGUF file, and what it would need
+  tokenize   text to token ids
+
+corral <command> --help says more. corral --version prints the version.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`corral`. Returns the exit code: 0, or 1 after one message on standard error."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return _guarded(lambda: _corral(words))
+
+
+def llama_server(argv: Sequence[str] | None = None) -> int:
+    """`llama-server`: the same as `corral serve`."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return _guarded(lambda: serve(words, program="llama-server"))
+
+
+def _guarded(command: Callable[[], int]) -> int:
+    try:
+        return command()
+    except CorralError as error:
+        message = str(error)
+        print(message if message.startswith("error") else f"error: {message}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # our reader, such as `head`, has gone; the interpreter must not fail on the same pipe again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _corral(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(OVERVIEW, end="")
+        return 0 if words else 1
+    command, *rest = words
+    if command == "--version":
+        print(version())
+        return 0
+    if command == "serve":
+        return serve(rest, program="corral serve")
+    if command in ("info", "tokenize"):
+        return _tool(command, rest)
+    hint = f"; to serve: corral serve {command} ..." if command.startswith("-") else ""
+    print(f"error: unknown command {command!r}, expected serve, info or tokenize{hint}", file=sys.stderr)
+    return 1
+
+
+def _tool(name: str, words: Sequence[str]) -> int:
+    import argparse
+
+    module = import_module(f"corral.tools.{name}")
+    parser = argparse.ArgumentParser(prog=f"corral {name}", description=module.__doc__)
+    module.add_arguments(parser)
+    code: int = module.run(parser.parse_args(words))
+    return code
+
+
+def version() -> str:
+    """The first words are as llama-server prints them, for scripts that read it."""
+    return f"version: {__version__} (corral)"
+
+
+def serve(words: Sequence[str], program: str) -> int:
+    """Parses, configures, and serves until a signal."""
+    from corral.command_line import parse
+
+    parsed = parse(words, os.environ)
+    action = parsed.values.get("action")
+    if action is not None:
+        print(_ACTIONS[action](program), end="")
+        return 0
+
+    import logging
+
+    from corral import log
+    from corral.config import build
+    from corral.system import cpu
+
+    model, engine, server = build(parsed)
+    log.setup(server)
+    decision = cpu.decide(engine.threads, cpu.limits(), force=engine.force_threads)
+    engine = dataclasses.replace(engine, threads=decision.threads)
+    logging.getLogger(__name__).info("threads: %d, %s", decision.threads, decision.reason)
+    warnings = [*parsed.warnings, *filter(None, [decision.warning])]
+
+    from corral.server.serve import run
+
+    return run(model, engine, server, warnings)
+
+
+def _help(program: str) -> str:
+    from corral.usage import help_text
+
+    return help_text(program, shutil.get_terminal_size((100, 24)).columns)
+
+
+def _completion(program: str) -> str:
+    from corral.usage import bash_completion
+
+    return bash_completion(program)
+
+
+def _devices(_program: str) -> str:
+    from corral.system import cpu
+
+    return f"Available devices:\n  CPU: {cpu.limits().describe()}\n"
+
+
+_ACTIONS: dict[str, Callable[[str], str]] = {
+    "help": _help,
+    "version": lambda _program: version() + "\n",
+    "completion-bash": _completion,
+    "list-devices": _devices,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

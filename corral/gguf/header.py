@@ -40,7 +40,7 @@ _U32 = Struct("<I")
 _SCALARS = {type: Struct(f"<{type.format}") for type in ValueType if type.format}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """Where a tensor is and how to read it."""
 
@@ -259,7 +259,7 @@ class _Cursor:
         return ArrayRef(type, count, start, self.pos)
 
     def _string(self, field: str, most: int) -> bytes:
-        length: int = self.scalar(LENGTH, f"length of the {field}")
+        length: int = self.scalar(LENGTH, f"length of {field}")
         left = self.size - self.pos
         if length > min(left, most):
             reason = (
@@ -267,7 +267,7 @@ class _Cursor:
             )
             raise ModelFileError(
                 self.path,
-                f"length of the {field}",
+                f"length of {field}",
                 f"{length} bytes",
                 f"at most {min(left, most)} ({reason})",
             )

@@ -91,20 +91,21 @@ def _cannot_open(path: Path, error: OSError) -> ModelFileError:
 
 
 def _permissions(path: Path) -> str:
-    """Who may read what: the file if it can be looked at, else the first folder on the way that is closed."""
-    closed = next(
-        (p for p in (*reversed(path.parents), path) if p.exists() and not os.access(p, _needed(p))), path
-    )
+    """Mode and owner of the file, or of the first folder on the way that does not let us through."""
+    steps = (*reversed(path.parents), path)
+    barred = next((step for step in steps if not _can_stat(step)), None)
+    which = path if barred is None else barred.parent
+    status = which.stat()
+    what = "not permitted" if which == path else f"behind the closed folder {which}"
+    return f"{what} (mode {stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}:{status.st_gid})"
+
+
+def _can_stat(path: Path) -> bool:
     try:
-        status = closed.stat()
-    except OSError:
-        return "not permitted"
-    which = "not permitted" if closed == path else f"behind the closed folder {closed}"
-    return f"{which} (mode {stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}:{status.st_gid})"
-
-
-def _needed(path: Path) -> int:
-    return os.X_OK if path.is_dir() else os.R_OK
+        path.stat()
+    except PermissionError:
+        return False
+    return True
 
 
 def _wrong_magic(path: Path, head: bytes) -> ModelFileError:

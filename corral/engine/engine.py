@@ -1,0 +1,278 @@
+"""The engine: requests in, tokens and text out, one step at a time. Knows no processes, sockets or files."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from corral.engine.messages import (
+    Cancel,
+    ErrorInfo,
+    FinishReason,
+    Output,
+    Stats,
+    Submit,
+    ToEngine,
+    TokenInfo,
+    TopToken,
+)
+from corral.engine.output import TextStream, TextTables
+from corral.engine.request import Request
+from corral.engine.scheduler import Limits, Part, Scheduler
+from corral.errors import ContextSizeError, CorralError, InternalError, RequestError
+from corral.program.batch import Batch, Executor, Float32
+from corral.sampling.chain import Chain, check_params, log_probs
+
+log = logging.getLogger(__name__)
+
+
+class Ending(NamedTuple):
+    finish_reason: FinishReason
+    stop_type: Literal["none", "eos", "word", "limit"]
+
+
+_WORD = Ending("stop", "word")
+_EOS = Ending("stop", "eos")
+_LIMIT = Ending("length", "limit")
+_CANCELLED = Ending("cancelled", "none")
+
+
+@dataclass
+class Counters:
+    """Totals since the start; what they count is said in `messages.Stats`."""
+
+    prompt_tokens: int = 0
+    prompt_ms: float = 0.0
+    predicted_tokens: int = 0
+    predicted_ms: float = 0.0
+    steps: int = 0
+    step_sequences: int = 0
+
+
+class Engine:
+    """Continuous batching over an executor.
+
+    Every submitted request ends with exactly one Output that has a `finish_reason`: from `submit` when it is
+    refused, from `cancel`, or from a `step`. A request that fails, fails alone.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        text: TextTables,
+        limits: Limits,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        executor.allocate(limits.num_blocks)
+        self._executor = executor
+        self._text = text
+        self._limits = limits
+        self._clock = clock
+        self.scheduler = Scheduler(limits)
+        self._requests: dict[str, Request] = {}
+        self._arrivals = 0
+        self._counters = Counters()
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests)
+
+    def handle(self, message: ToEngine) -> list[Output]:
+        match message:
+            case Submit():
+                return self.submit(message)
+            case Cancel():
+                return self.cancel(message.id)
+
+    def submit(self, submit: Submit) -> list[Output]:
+        """Queue a request. A refusal is answered at once."""
+        assert submit.id not in self._requests, f"request {submit.id!r} is submitted twice"
+        try:
+            self._check(submit)
+            request = self._request(submit)
+        except Exception as error:
+            return [_failure(submit.id, error)]
+        self._requests[submit.id] = request
+        self.scheduler.add(request)
+        return []
+
+    def cancel(self, id: str) -> list[Output]:
+        """End a request now, whatever its state. One that has ended already is left alone."""
+        request = self._requests.get(id)
+        return [self._finish(request, _CANCELLED)] if request else []
+
+    def step(self) -> list[Output]:
+        """Compute the next batch, sample, and return what is new."""
+        parts = self.scheduler.schedule()
+        if not parts:
+            return []
+        self._start(parts)
+        try:
+            logits = self._executor.step(build_batch(parts))  # [S, V]
+        except Exception as error:
+            return [self._fail(request, error) for request, _ in parts]
+        for request, count in parts:
+            request.num_computed_tokens += count
+        now = self._clock()
+        caught_up = [request for request, _ in parts if request.num_todo == 0]
+        return [self._advance(request, row, now) for request, row in zip(caught_up, logits, strict=True)]
+
+    def stats(self) -> Stats:
+        pool = self.scheduler.pool
+        return Stats(
+            running=len(self.scheduler.running),
+            waiting=len(self.scheduler.waiting),
+            blocks_used=pool.num_used,
+            blocks_total=pool.num_blocks,
+            **vars(self._counters),
+        )
+
+    def check(self) -> None:
+        """Assert the invariants of engine, scheduler and pool."""
+        self.scheduler.check()
+        scheduled = [*self.scheduler.waiting, *self.scheduler.running]
+        assert sorted(request.id for request in scheduled) == sorted(self._requests)
+
+    def _check(self, submit: Submit) -> None:
+        vocab_size = self._executor.vocab_size
+        if not submit.prompt:
+            raise RequestError("the prompt has 0 tokens, expected at least one")
+        if len(submit.prompt) >= self._limits.n_ctx:  # no room for a single new token
+            raise ContextSizeError(len(submit.prompt), self._limits.n_ctx)
+        if min(submit.prompt) < 0 or max(submit.prompt) >= vocab_size:
+            wrong = next(token for token in submit.prompt if not 0 <= token < vocab_size)
+            raise RequestError(f"the prompt has token {wrong}, expected ids from 0 to {vocab_size - 1}")
+        check_params(submit.sampling, vocab_size)
+
+    def _request(self, submit: Submit) -> Request:
+        room = self._limits.n_ctx - len(submit.prompt)
+        seed = submit.sampling.seed
+        self._arrivals += 1
+        return Request(
+            submit=submit,
+            arrival=self._arrivals,
+            max_new=room if submit.max_tokens < 0 else min(submit.max_tokens, room),
+            chain=Chain(submit.sampling, secrets.randbits(32) if seed is None else seed, self._text.eog),
+            text=TextStream(self._text, submit.stop, submit.special),
+            tokens=list(submit.prompt),
+            submitted=self._clock(),
+        )
+
+    def _start(self, parts: Sequence[Part]) -> None:
+        now = self._clock()
+        for request, _ in parts:
+            if request.started is None:
+                request.started = now
+        self._counters.steps += 1
+        self._counters.step_sequences += len(parts)
+
+    def _advance(self, request: Request, row: Float32, now: float) -> Output:
+        """Sample from the logits [V] of a request's last token. A failure concerns this request only."""
+        try:
+            if request.max_new == 0:  # only the prompt was to be computed
+                return self._finish(request, _LIMIT)
+            return self._add_token(request, row, now)
+        except Exception as error:
+            return self._fail(request, error)
+
+    def _add_token(self, request: Request, row: Float32, now: float) -> Output:
+        token = request.chain.sample(row, request.tokens)
+        infos = self._infos(request, row, token)
+        text = request.text.feed(token)
+        request.tokens.append(token)
+        self._count(request, now)
+        if ending := self._ending(request, token):
+            return self._finish(request, ending, text, [token], infos)
+        return Output(id=request.id, text=text, tokens=[token], infos=infos)
+
+    def _ending(self, request: Request, token: int) -> Ending | None:
+        if request.text.stopping_word:
+            return _WORD
+        if token in self._text.eog:
+            return _EOS
+        return _LIMIT if request.num_generated >= request.max_new else None
+
+    def _infos(self, request: Request, row: Float32, token: int) -> list[TokenInfo]:
+        count = request.submit.sampling.n_probs
+        if count == 0:
+            return []
+        probs = log_probs(row, token, count)
+        piece = request.text.piece
+        top = [TopToken(other, piece(other), value) for other, value in probs.top]
+        return [TokenInfo(token, piece(token), probs.chosen, top)]
+
+    def _count(self, request: Request, now: float) -> None:
+        self._counters.predicted_tokens += 1
+        if request.last_token is None:
+            assert request.started is not None
+            request.first_token = now
+            self._counters.prompt_tokens += request.num_prompt
+            self._counters.prompt_ms += 1e3 * (now - request.started)
+        else:
+            self._counters.predicted_ms += 1e3 * (now - request.last_token)
+        request.last_token = now
+
+    def _finish(
+        self,
+        request: Request,
+        ending: Ending,
+        text: str = "",
+        tokens: Sequence[int] = (),
+        infos: Sequence[TokenInfo] = (),
+    ) -> Output:
+        output = Output(
+            id=request.id,
+            text=text + request.text.finish(),
+            tokens=list(tokens),
+            infos=list(infos),
+            finish_reason=ending.finish_reason,
+            stop_type=ending.stop_type,
+            stopping_word=request.text.stopping_word,
+            timings=request.timings(self._clock()),
+            seed=request.chain.seed,
+        )
+        self._forget(request)
+        return output
+
+    def _fail(self, request: Request, error: Exception) -> Output:
+        self._forget(request)
+        return _failure(request.id, error)
+
+    def _forget(self, request: Request) -> None:
+        self.scheduler.finish(request)
+        del self._requests[request.id]
+
+
+def build_batch(parts: Sequence[Part]) -> Batch:
+    """The step's tokens end to end, and where each sequence's are kept."""
+    spans = [(request.num_computed_tokens, request.num_computed_tokens + count) for request, count in parts]
+    tokens = [request.tokens[start:end] for (request, _), (start, end) in zip(parts, spans, strict=True)]
+    query_start = np.cumsum([0, *(count for _, count in parts)], dtype=np.int32)
+    block_tables = np.zeros((len(parts), max(len(request.block_table) for request, _ in parts)), np.int32)
+    for row, (request, _) in zip(block_tables, parts, strict=True):
+        row[: len(request.block_table)] = request.block_table
+    caught_up = [end == request.num_tokens for (request, _), (_, end) in zip(parts, spans, strict=True)]
+    return Batch(
+        tokens=np.fromiter(chain.from_iterable(tokens), np.int32, int(query_start[-1])),
+        positions=np.concatenate([np.arange(start, end, dtype=np.int32) for start, end in spans]),
+        query_start=query_start,
+        context_len=np.array([end for _, end in spans], np.int32),
+        block_tables=block_tables,
+        logit_rows=query_start[1:][caught_up] - np.int32(1),
+    )
+
+
+def _failure(id: str, error: Exception) -> Output:
+    """How a request ends that can't be served, or that met a bug of ours."""
+    if not isinstance(error, CorralError):
+        log.error("request %s failed", id, exc_info=error)
+        error = InternalError(f"the engine failed on this request: {type(error).__name__}: {error}")
+    info = ErrorInfo(status=error.status, type=error.type, message=str(error), extra=error.extra())
+    return Output(id=id, finish_reason="error", error=info)

@@ -1,0 +1,97 @@
+"""The text of a request: token pieces to whole characters, up to a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from corral.tokenizer.stream import Utf8Stream
+
+
+@dataclass(frozen=True)
+class TextTables:
+    """What the engine knows of the vocabulary."""
+
+    pieces: list[bytes]
+    """[V] bytes of each token, with the text of control tokens."""
+    eog: frozenset[int]
+    """Tokens that end the generation."""
+    control: frozenset[int]
+    """Tokens whose text is shown on request only."""
+
+
+class StopString:
+    """Finds one string in a stream of characters (Knuth, Morris, Pratt 1977), one pass without looking back.
+
+    `matched` is the length of the longest start of the string that the stream ends with.
+    """
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+        self.matched = 0
+        # [i]: length of the longest proper start of word[: i + 1] that is also its end
+        self._border = [0] * len(word)
+        length = 0
+        for i in range(1, len(word)):
+            while length and word[i] != word[length]:
+                length = self._border[length - 1]
+            length += word[i] == word[length]
+            self._border[i] = length
+
+    def feed(self, character: str) -> bool:
+        """Whether the string is complete with this character."""
+        while self.matched and character != self.word[self.matched]:
+            self.matched = self._border[self.matched - 1]
+        self.matched += character == self.word[self.matched]
+        return self.matched == len(self.word)
+
+
+class TextStream:
+    """Turns tokens to text that may be shown: whole characters, nothing that may yet become a stop string.
+
+    The first stop string to be complete ends the text; of two complete at once, the longer.
+    """
+
+    def __init__(self, tables: TextTables, stop: Iterable[str] = (), special: bool = False) -> None:
+        self._tables = tables
+        self._special = special
+        self._utf8 = Utf8Stream()
+        self._stops = sorted(
+            (StopString(word) for word in set(stop) if word), key=lambda s: (-len(s.word), s.word)
+        )
+        self._held = ""
+        self.stopping_word = ""
+        """The stop string that was found; what is fed afterwards gives no text."""
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token as this request sees them."""
+        if token in self._tables.control and not self._special:
+            return b""
+        return self._tables.pieces[token]
+
+    def feed(self, token: int) -> str:
+        """Add a token; returns the text that is safe to show now."""
+        return self._advance(self._utf8.feed(self.piece(token)))
+
+    def finish(self) -> str:
+        """The text held back, when the sequence ended without a stop string."""
+        if self.stopping_word:
+            return ""
+        text = self._advance(self._utf8.flush()) + self._held
+        self._held = ""
+        return text
+
+    def _advance(self, text: str) -> str:
+        if self.stopping_word or not self._stops:
+            return "" if self.stopping_word else text
+        for i, character in enumerate(text):
+            complete = [stop for stop in self._stops if stop.feed(character)]
+            if complete:
+                self.stopping_word = complete[0].word
+                shown = (self._held + text[: i + 1])[: -len(self.stopping_word)]
+                self._held = ""
+                return shown
+        self._held += text
+        shown_length = len(self._held) - max(stop.matched for stop in self._stops)
+        shown, self._held = self._held[:shown_length], self._held[shown_length:]
+        return shown

@@ -1,0 +1,90 @@
+"""The tokens of a request do not depend on its neighbours, on chunks, or on preemption."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgspec
+import numpy as np
+import pytest
+from fake_executor import FakeExecutor, build_engine, prompt, run, tokens_of
+from numpy.typing import NDArray
+
+from corral.engine.messages import Submit
+from corral.program.batch import Batch
+from corral.sampling.params import SamplingParams
+
+REQUESTS = [
+    Submit(
+        id="greedy", prompt=prompt(70), max_tokens=90, sampling=SamplingParams(temperature=0, ignore_eos=True)
+    ),
+    Submit(id="seeded", prompt=prompt(3), max_tokens=120, sampling=SamplingParams(seed=7, ignore_eos=True)),
+    Submit(
+        id="penalties",
+        prompt=prompt(33),
+        max_tokens=80,
+        sampling=SamplingParams(seed=11, repeat_penalty=1.2, presence_penalty=0.3, repeat_last_n=-1),
+    ),
+    Submit(
+        id="whole vocabulary", prompt=prompt(1), sampling=SamplingParams(seed=1, top_k=0, top_p=1, min_p=0)
+    ),
+    Submit(
+        id="long prompt", prompt=prompt(600), max_tokens=40, sampling=SamplingParams(seed=5, ignore_eos=True)
+    ),
+    Submit(
+        id="same seed", prompt=prompt(64), max_tokens=70, sampling=SamplingParams(seed=7, temperature=1.5)
+    ),
+]
+CROWD = [
+    Submit(
+        id=f"crowd {i}",
+        prompt=prompt(20 * i + 1, seed=i),
+        max_tokens=60,
+        sampling=SamplingParams(seed=i, ignore_eos=True),
+    )
+    for i in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, list[int]]:
+    """The slow twin: one request, one token a step."""
+    result = {}
+    for submit in REQUESTS:
+        result |= run(build_engine(parallel=1, chunk_tokens=1), [submit])
+    return {id: tokens_of(outputs) for id, outputs in result.items()}
+
+
+def test_requests_differ(alone: dict[str, list[int]]) -> None:
+    assert len({tuple(tokens[:20]) for tokens in alone.values()}) == len(REQUESTS)
+    assert min(map(len, alone.values())) > 1
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 512])
+@pytest.mark.parametrize("step", [8, 33, 512])
+def test_in_a_crowd_with_any_chunk(alone: dict[str, list[int]], chunk: int, step: int) -> None:
+    engine = build_engine(parallel=8, chunk_tokens=chunk, step_tokens=step, num_blocks=256)
+    outputs = run(engine, CROWD[:6] + REQUESTS + CROWD[6:])
+    assert {id: tokens_of(outputs[id]) for id in alone} == alone
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 512])
+def test_preempted(alone: dict[str, list[int]], chunk: int) -> None:
+    engine = build_engine(parallel=8, chunk_tokens=chunk, num_blocks=33, n_ctx=1024)
+    growing = [msgspec.structs.replace(submit, max_tokens=250) for submit in CROWD]
+    outputs = run(engine, growing[:3] + REQUESTS + growing[3:])
+    assert engine.scheduler.preemptions > 3
+    assert {id: tokens_of(outputs[id]) for id in alone} == alone
+
+
+def test_the_fake_notices_a_wrong_block_table(alone: dict[str, list[int]]) -> None:
+    """What the tests above rest on: here each sequence reads the blocks of another."""
+
+    class Crossed(FakeExecutor):
+        def step(self, batch: Batch) -> NDArray[np.float32]:
+            return super().step(
+                dataclasses.replace(batch, block_tables=np.roll(batch.block_tables, 1, axis=0))
+            )
+
+    outputs = run(build_engine(Crossed(), parallel=8, num_blocks=256, chunk_tokens=8), REQUESTS)
+    assert any(tokens_of(outputs[id]) != alone[id] for id in alone)

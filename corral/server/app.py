@@ -1,0 +1,63 @@
+"""The application: every path and who answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from corral.server.errors import as_corral_error, error_response
+from corral.server.middleware import ALWAYS_SERVED, ApiKeys, Conventions, Readiness
+from corral.server.routes.chat_completions import chat_completions
+from corral.server.routes.completions import completions
+from corral.server.routes.health import health, livez
+from corral.server.routes.models import list_models, retrieve_model
+from corral.server.state import ServerState
+
+Handler = Callable[[ServerState, Request], Awaitable[ASGIApp]]
+
+ROUTES: Sequence[tuple[str, str, Handler]] = (
+    ("GET", "/health", health),
+    ("GET", "/v1/health", health),
+    ("GET", "/readyz", health),
+    ("GET", "/livez", livez),
+    ("GET", "/v1/models", list_models),
+    ("GET", "/models", list_models),
+    ("GET", "/v1/models/{id:path}", retrieve_model),
+    ("POST", "/v1/chat/completions", chat_completions),
+    ("POST", "/chat/completions", chat_completions),
+    ("POST", "/v1/completions", completions),
+)
+
+
+def build_app(state: ServerState) -> Starlette:
+    """The ASGI application. All paths begin with the configuration's `api_prefix`."""
+    prefix = state.config.api_prefix
+    always = [prefix + path for path in ALWAYS_SERVED]
+    app = Starlette(
+        routes=[
+            Route(prefix + path, partial(handler, state), methods=[method])
+            for method, path, handler in ROUTES
+        ],
+        middleware=[
+            Middleware(Conventions),
+            Middleware(ApiKeys, keys=state.config.api_keys, public=always),
+            Middleware(Readiness, state=state, always=always),
+        ],
+        exception_handlers={HTTPException: _http_error},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _http_error(_request: Request, error: Any) -> Response:
+    """Starlette's own 404 and 405."""
+    return error_response(as_corral_error(error), getattr(error, "headers", None))

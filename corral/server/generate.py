@@ -1,0 +1,185 @@
+"""From a request's fields to the engine's messages, and the two ways to wait for the result."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from corral.engine.messages import Output, Ready, Submit
+from corral.errors import ContextSizeError, PayloadTooLarge, RequestError
+from corral.sampling.params import SamplingParams
+from corral.server.generation import ClientGone, Generations
+from corral.server.reply import Reply
+from corral.server.schema import GenerateRequest
+from corral.server.sse import EventStream
+from corral.server.state import LoadedModel, ServerState, Tokenizer
+
+DEFAULTED = (
+    "temperature top_k top_p min_p repeat_penalty repeat_last_n presence_penalty frequency_penalty ignore_eos n_probs"
+).split()
+"""Fields of a request that SamplingParams has under the same name."""
+
+NOBODY = Response(status_code=499)
+"""For a client that has gone; never sent."""
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Raises PayloadTooLarge as soon as it is clear, ClientGone."""
+    body = bytearray()
+    declared = request.headers.get("content-length", "")
+    try:
+        if not declared.isdecimal() or int(declared) <= limit:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    break
+            else:
+                return bytes(body)
+    except ClientDisconnect:
+        raise ClientGone from None
+    size = declared if declared.isdecimal() else f"more than {limit}"
+    raise PayloadTooLarge(f"The body has {size} bytes, expected at most {limit}")
+
+
+def sampling_params(
+    request: GenerateRequest, defaults: SamplingParams, tokenizer: Tokenizer, n_vocab: int
+) -> SamplingParams:
+    """The server's defaults with what the request says. Raises RequestError."""
+    given: dict[str, Any] = {
+        name: value for name in DEFAULTED if (value := getattr(request, name)) is not None
+    }
+    if request.seed is not None:
+        given["seed"] = None if request.seed < 0 else request.seed & 0xFFFFFFFF
+    if request.logit_bias is not None:
+        given["logit_bias"] = {**defaults.logit_bias, **_logit_bias(request.logit_bias, tokenizer, n_vocab)}
+    return msgspec.structs.replace(defaults, **given)
+
+
+def _logit_bias(value: dict[str, Any] | list[Any], tokenizer: Tokenizer, n_vocab: int) -> dict[int, float]:
+    """`{"id or text": bias}` or `[[id or text, bias], ...]`; false bans. Text stands for each of its tokens."""
+    biases: dict[int, float] = {}
+    for entry in value.items() if isinstance(value, dict) else value:
+        if not isinstance(entry, (tuple, list)) or len(entry) != 2:
+            raise RequestError("Field 'logit_bias': expected pairs of a token and a bias")
+        token, bias = entry
+        if bias is False:
+            bias = float("-inf")
+        elif isinstance(bias, bool) or not isinstance(bias, (int, float)) or not abs(bias) <= 1e6:
+            raise RequestError(
+                f"Field 'logit_bias': the bias of {str(token)[:40]!r} is {str(bias)[:40]}, "
+                "expected false or a number from -1000000 to 1000000"
+            )
+        if isinstance(token, str) and token.removeprefix("-").isdecimal() and isinstance(value, dict):
+            token = int(token[:20])
+        if isinstance(token, str):
+            ids = tokenizer.encode(token, add_special=False, parse_special=True)
+        elif isinstance(token, int) and not isinstance(token, bool):
+            ids = [token]
+        else:
+            raise RequestError(f"Field 'logit_bias': expected a token's id or text, got {str(token)[:40]}")
+        for id in ids:
+            if not 0 <= id < n_vocab:
+                raise RequestError(f"Field 'logit_bias': token {id} is not from 0 to {n_vocab - 1}")
+            biases[id] = float(bias)
+    return biases
+
+
+def submits(
+    state: ServerState, http: Request, request: GenerateRequest, prompts: Sequence[list[int]], id: str,
+    sampling: SamplingParams, ready: Ready,
+) -> list[Submit]:  # fmt: skip
+    """One message a choice: `n` of each prompt, in the order of their indices. Raises RequestError."""
+    n = request.n or 1
+    if n > ready.parallel:
+        raise RequestError(f"Field 'n': expected an integer from 1 to {ready.parallel}, got {n}")
+    for prompt in prompts:
+        if len(prompt) >= ready.n_ctx:
+            raise ContextSizeError(len(prompt), ready.n_ctx)
+    limits = [x for x in (request.limit(), state.config.n_predict) if x is not None and x >= 0]
+    made = []
+    for prompt in prompts:
+        for i in range(n):
+            seed = sampling.seed
+            # choices of one prompt with one seed would be equal
+            own = (
+                sampling if seed is None else msgspec.structs.replace(sampling, seed=(seed + i) & 0xFFFFFFFF)
+            )
+            made.append(
+                Submit(
+                    id=f"{id}-{len(made)}",
+                    prompt=prompt,
+                    max_tokens=min(limits, default=-1),
+                    stop=request.stops(),
+                    sampling=own,
+                    client=_client(http),
+                )
+            )
+    return made
+
+
+def _client(http: Request) -> str:
+    """Whom the scheduler is fair to: the holder of a key, else the address."""
+    key = http.headers.get("authorization") or http.headers.get("x-api-key")
+    if key:
+        return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return http.client.host if http.client else ""
+
+
+async def encode_text(model: LoadedModel, text: str) -> list[int]:
+    """Token ids of a prompt; the event loop goes on meanwhile when the text is long. Raises RequestError."""
+    if len(text) > 4000:
+        ids = await asyncio.to_thread(model.tokenizer.encode, text, add_special=True, parse_special=True)
+    else:
+        ids = model.tokenizer.encode(text, add_special=True, parse_special=True)
+    return ids or empty_prompt(model)
+
+
+def empty_prompt(model: LoadedModel) -> list[int]:
+    """What stands for no text at all: the token that begins every text."""
+    if model.tokenizer.bos_id is None:
+        raise RequestError("The prompt is empty, and this model has no token to begin a text with")
+    return [model.tokenizer.bos_id]
+
+
+async def collect(state: ServerState, http: Request, made: Sequence[Submit]) -> list[Reply]:
+    """Waits for all choices. Raises what Generations raises."""
+    replies = [Reply() for _ in made]
+    async with Generations(state.engine, made, http.receive) as generations:
+        while generations.running:
+            item = await generations.next()
+            assert item is not None  # there was no timeout
+            replies[item[0]].add(item[1])
+    return replies
+
+
+async def stream(
+    state: ServerState,
+    http: Request,
+    made: Sequence[Submit],
+    request: GenerateRequest,
+    events: Callable[[int, Output], bytes],
+    last: Callable[[], bytes],
+) -> ASGIApp:
+    """An event stream that begins with the first output, so that an error before it is an ordinary response.
+
+    When the first output takes longer than the ping interval, the stream begins with a ping instead: a proxy would
+    otherwise give up on the silent connection.
+    """
+    asked = request.sse_ping_interval
+    seconds = state.ping_seconds if asked is None else float(asked)
+    ping = seconds if seconds > 0 else None
+    generations = Generations(state.engine, made, http.receive)
+    try:
+        await generations.__aenter__()
+        first = await generations.next(ping)
+    except BaseException:
+        await generations.close()
+        raise
+    return EventStream(generations, first, events, last, ping)

@@ -1,0 +1,100 @@
+"""What holds for every path, as plain ASGI: headers, CORS, errors, API keys, and 503 until the model is there."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import uuid
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from corral.errors import AuthenticationError
+from corral.server.errors import as_corral_error, error_response
+from corral.server.state import ServerState
+
+ALWAYS_SERVED = ("/health", "/v1/health", "/livez", "/readyz")
+"""Paths that need no key and answer while the model loads."""
+
+PREFLIGHT = {
+    "Access-Control-Allow-Credentials": "true",
+    "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "*",
+}
+
+
+class Conventions:
+    """The headers of every response, the answer to CORS preflights, and an envelope for every exception."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Headers(scope=scope)
+        request_id = request.get("x-request-id", "")[:128] or uuid.uuid4().hex
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                headers["Server"] = "llama.cpp"
+                headers["X-Request-Id"] = request_id
+                if "origin" in request:
+                    headers["Access-Control-Allow-Origin"] = request["origin"]
+                    headers.add_vary_header("Origin")
+            await send(message)
+
+        if scope["method"] == "OPTIONS":
+            await Response(headers=PREFLIGHT)(scope, receive, send_with_headers)
+            return
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except Exception as error:
+            if started:  # too late for an answer: the server closes the connection
+                raise
+            await error_response(as_corral_error(error))(scope, receive, send_with_headers)
+
+
+class ApiKeys:
+    """Asks for one of the keys, in `Authorization: Bearer KEY` or `X-Api-Key: KEY`. No keys: nothing is asked."""
+
+    def __init__(self, app: ASGIApp, keys: Iterable[str], public: Iterable[str]) -> None:
+        self.app = app
+        self.keys = [_digest(key) for key in keys]
+        self.public = frozenset(public)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self.keys and scope["path"] not in self.public:
+            headers = Headers(scope=scope)
+            scheme, _, bearer = headers.get("authorization", "").partition(" ")
+            given = [headers.get("x-api-key", ""), bearer.strip() if scheme.lower() == "bearer" else ""]
+            digests = [_digest(key) for key in given if key]
+            # every pair is compared, so that the time says nothing about the keys
+            if not sum(hmac.compare_digest(a, b) for a in digests for b in self.keys):
+                raise AuthenticationError("Invalid API Key")
+        await self.app(scope, receive, send)
+
+
+class Readiness:
+    """Turns requests away until the model is loaded, and again while the server shuts down."""
+
+    def __init__(self, app: ASGIApp, state: ServerState, always: Iterable[str]) -> None:
+        self.app, self.state, self.always = app, state, frozenset(always)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in self.always:
+            refusal = self.state.refusal()
+            if refusal is not None:
+                raise refusal
+        await self.app(scope, receive, send)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,95 @@
+"""What has been generated for one choice of a response, and the numbers about it."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from corral.engine.messages import Output, Timings, TokenInfo, TopToken
+
+LOWEST = -3.4028234663852886e38
+"""The float32 that stands for the logarithm of zero, since JSON has no infinity."""
+
+_ALPHABET = string.ascii_letters + string.digits
+
+
+def new_id(prefix: str) -> str:
+    """As "chatcmpl-" and 32 random characters."""
+    return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(32))
+
+
+@dataclass
+class Reply:
+    """The outputs of one generation, added up. `infos` and `new_text` wait to be sent when streaming."""
+
+    text: list[str] = field(default_factory=list)
+    infos: list[TokenInfo] = field(default_factory=list)
+    n_tokens: int = 0
+    finish_reason: str | None = None
+    timings: Timings = Timings()  # noqa: RUF009  (frozen)
+
+    def add(self, output: Output) -> None:
+        self.text.append(output.text)
+        self.infos += output.infos
+        self.n_tokens += len(output.tokens)
+        if output.finish_reason is not None:
+            self.finish_reason = output.finish_reason
+        if output.timings is not None:
+            self.timings = output.timings
+
+    def take_infos(self) -> list[TokenInfo]:
+        infos, self.infos = self.infos, []
+        return infos
+
+
+def usage(prompts: Sequence[Sequence[int]], replies: Iterable[Reply]) -> dict[str, Any]:
+    """Tokens of the prompts, each counted once however many choices it has, and of all replies."""
+    replies = list(replies)
+    prompt = sum(map(len, prompts))
+    completion = sum(r.n_tokens for r in replies)
+    cached = max((r.timings.cache_n for r in replies), default=0) if len(prompts) == 1 else 0
+    if len(prompts) > 1:
+        cached = min(prompt, sum(r.timings.cache_n for r in replies))
+    return {
+        "completion_tokens": completion,
+        "prompt_tokens": prompt,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def timings(t: Timings) -> dict[str, Any]:
+    """llama-server's `timings`. The first token belongs to the prompt, so one fewer counts in the rate of decoding."""
+    decoded = max(0, t.predicted_n - 1)
+    return {
+        "cache_n": t.cache_n,
+        "prompt_n": t.prompt_n,
+        "prompt_ms": t.prompt_ms,
+        "prompt_per_token_ms": _ratio(t.prompt_ms, t.prompt_n),
+        "prompt_per_second": _ratio(1000 * t.prompt_n, t.prompt_ms),
+        "predicted_n": t.predicted_n,
+        "predicted_ms": t.predicted_ms,
+        "predicted_per_token_ms": _ratio(t.predicted_ms, decoded),
+        "predicted_per_second": _ratio(1000 * decoded, t.predicted_ms),
+    }
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if a > 0 and b > 0 else 0.0
+
+
+def logprobs(infos: Iterable[TokenInfo]) -> dict[str, Any]:
+    """OpenAI's `logprobs` of a chat choice."""
+    return {"content": [{**_token(i), "top_logprobs": [_token(t) for t in i.top]} for i in infos]}
+
+
+def _token(info: TokenInfo | TopToken) -> dict[str, Any]:
+    return {
+        "id": info.id,
+        "token": info.piece.decode("utf-8", "replace"),
+        "bytes": list(info.piece),
+        "logprob": max(info.logprob, LOWEST),
+    }

@@ -1,0 +1,287 @@
+"""Requests: every field with its type and bounds, and what this version does not do yet.
+
+Null means the default and unknown fields are ignored, as OpenAI's clients need. A wrong type or range is a
+RequestError that names the field, what it may be and what it is.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from corral.errors import NotSupported, RequestError
+
+INT32 = 2**31 - 1
+
+Limit = Annotated[int, Meta(ge=-1, le=INT32)]
+"""A count where -1 means no limit."""
+Count = Annotated[int, Meta(ge=0, le=INT32)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Bias = Annotated[float, Meta(ge=-1e4, le=1e4)]
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class GenerateRequest(msgspec.Struct, kw_only=True):
+    """What the completion endpoints have in common."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n_predict: Limit | None = None
+    max_completion_tokens: Limit | None = None
+    max_tokens: Limit | None = None
+    n: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    stop: str | list[str] | None = None
+    sse_ping_interval: Limit | None = None
+
+    temperature: Annotated[float, Meta(ge=-1e6, le=1e6)] | None = None
+    top_k: Annotated[int, Meta(ge=-INT32, le=INT32)] | None = None
+    top_p: Share | None = None
+    min_p: Share | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    repeat_penalty: Annotated[float, Meta(ge=0.0, le=1e4)] | None = None
+    repeat_last_n: Limit | None = None
+    presence_penalty: Bias | None = None
+    frequency_penalty: Bias | None = None
+    logit_bias: dict[str, Any] | list[Any] | None = None
+    ignore_eos: bool | None = None
+    n_probs: Annotated[int, Meta(ge=0, le=1024)] | None = None
+
+    # Without effect on the text here: prefixes are always shared and there is no context shift.
+    cache_prompt: bool | None = None
+    id_slot: Annotated[int, Meta(ge=-1, le=1023)] | None = None
+    n_keep: Limit | None = None
+    n_discard: Count | None = None
+    n_cache_reuse: Count | None = None
+
+    # Not built yet: see NOT_YET.
+    typical_p: float | None = None
+    top_n_sigma: float | None = None
+    xtc_probability: Share | None = None
+    xtc_threshold: Share | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None
+    dry_allowed_length: Count | None = None
+    dry_penalty_last_n: Limit | None = None
+    dry_sequence_breakers: list[str] | None = None
+    dynatemp_range: float | None = None
+    dynatemp_exponent: float | None = None
+    mirostat: Annotated[int, Meta(ge=0, le=2)] | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    adaptive_target: float | None = None
+    adaptive_decay: float | None = None
+    samplers: list[str] | str | None = None
+    grammar: str | None = None
+    json_schema: Any = None
+    lora: list[Any] | None = None
+    min_keep: Count | None = None
+    n_indent: Count | None = None
+    t_max_predict_ms: Annotated[int, Meta(ge=-1, le=2**63 - 1)] | None = None
+    post_sampling_probs: bool | None = None
+    return_tokens: bool | None = None
+    return_progress: bool | None = None
+    timings_per_token: bool | None = None
+    response_fields: list[str] | None = None
+    verbose: bool | None = None
+
+    def limit(self) -> int:
+        """Most tokens asked for; -1: no limit."""
+        for value in (self.n_predict, self.max_completion_tokens, self.max_tokens):
+            if value is not None:
+                return value
+        return -1
+
+    def stops(self) -> list[str]:
+        stop = self.stop or []
+        return [s for s in ([stop] if isinstance(stop, str) else stop) if s]
+
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatRequest(GenerateRequest, kw_only=True):
+    """POST /v1/chat/completions."""
+
+    messages: list[Any]
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    enable_thinking: bool | None = None
+    reasoning_effort: str | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    functions: list[Any] | None = None
+    parallel_tool_calls: bool | None = None
+    parse_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    reasoning_format: str | None = None
+    reasoning_budget_tokens: Limit | None = None
+    thinking_budget_tokens: Limit | None = None
+    reasoning_budget_message: str | None = None
+    reasoning_control: bool | None = None
+
+
+class CompletionRequest(GenerateRequest, kw_only=True):
+    """POST /v1/completions."""
+
+    prompt: Any
+    logprobs: Annotated[int, Meta(ge=0, le=1024)] | bool | None = None
+    echo: bool | None = None
+    suffix: str | None = None
+    best_of: Annotated[int, Meta(ge=1, le=1024)] | None = None
+
+
+NOT_YET: dict[str, tuple[Any, ...]] = {
+    "typical_p": (1,),
+    "top_n_sigma": (-1,),
+    "xtc_probability": (0,),
+    "dry_multiplier": (0,),
+    "dynatemp_range": (0,),
+    "mirostat": (0,),
+    "adaptive_target": (-1,),
+    "samplers": (),
+    "grammar": ("",),
+    "json_schema": (),
+    "lora": ([],),
+    "min_keep": (0, 1),
+    "n_indent": (0,),
+    "t_max_predict_ms": (-1, 0),
+    "post_sampling_probs": (False,),
+    "return_tokens": (False,),
+    "return_progress": (False,),
+    "timings_per_token": (False,),
+    "response_fields": ([],),
+    "verbose": (False,),
+    "tools": ([],),
+    "functions": ([],),
+    "response_format": ({"type": "text"}, {}),
+    "reasoning_format": ("none", "auto"),
+    "reasoning_budget_tokens": (-1,),
+    "thinking_budget_tokens": (-1,),
+    "reasoning_budget_message": ("",),
+    "reasoning_control": (False,),
+    "echo": (False,),
+    "suffix": ("",),
+    "best_of": (1,),
+}
+"""Fields that are not built yet, with the values that ask for what happens anyway."""
+
+R = TypeVar("R", bound=GenerateRequest)
+
+
+class Schema(Generic[R]):
+    """Reads the bodies of one endpoint."""
+
+    def __init__(self, request: type[R]) -> None:
+        self.request = request
+        self._decoder = msgspec.json.Decoder(request)
+        self._not_yet = {k: v for k, v in NOT_YET.items() if k in request.__struct_fields__}
+
+    def read(self, body: bytes) -> R:
+        """Raises RequestError, NotSupported."""
+        try:
+            request = self._decoder.decode(body)
+        except msgspec.ValidationError:
+            request = self._read_leniently(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise malformed(body, error) from None
+        for name, same in self._not_yet.items():
+            value = getattr(request, name)
+            if value is not None and value not in same:
+                raise NotSupported(f"Field '{name}': {_shown(value)} is not supported yet")
+        return request
+
+    def _read_leniently(self, body: bytes) -> R:
+        """The slow path: takes 256.0 for an integer, as some languages write it, or says what is wrong."""
+        try:
+            raw = msgspec.json.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise malformed(body, error) from None
+        if isinstance(raw, dict):
+            for name, value in raw.items():
+                if isinstance(value, float) and value.is_integer() and name in _BOUNDS:
+                    raw[name] = int(value)
+        try:
+            return msgspec.convert(raw, self.request)
+        except msgspec.ValidationError as error:
+            raise _explain(error, raw) from None
+
+
+CHAT = Schema(ChatRequest)
+COMPLETION = Schema(CompletionRequest)
+
+
+def malformed(body: bytes, error: Exception) -> RequestError:
+    if not body.strip():
+        return RequestError("The body is empty, expected a JSON object")
+    return RequestError(f"The body is not valid JSON: {error}")
+
+
+_WORDS = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a string",
+    "bool": "a boolean",
+    "array": "an array",
+    "object": "an object",
+    "null": "null",
+}
+
+
+def _explain(error: msgspec.ValidationError, value: Any) -> RequestError:
+    """Says msgspec's complaint with the field's name and value.
+
+    Its forms: "Expected `int | null`, got `str` - at `$.n`", "Expected `float` <= 1.0 - at `$.top_p`",
+    "Object missing required field `messages`".
+    """
+    text = str(error)
+    missing = re.search(r"missing required field `([^`]+)`", text)
+    if missing:
+        return RequestError(f"Field '{missing[1]}': missing, but required")
+    what, _, path = text.partition(" - at `$")
+    path = path.rstrip("`").removeprefix(".")
+    if not path:
+        return RequestError(f"The body is not a JSON object: {what}")
+    types = re.search(r"Expected `([^`]+)`(.*?)(?:, got `.*`)?$", what)
+    expected = what
+    if types:
+        words = [_WORDS.get(t.strip(), t.strip()) for t in types[1].split("|") if t.strip() != "null"]
+        expected = "expected " + " or ".join(words) + types[2]
+        bounds = re.search(r"[<>]=", types[2]) and _BOUNDS.get(path)
+        if bounds:
+            expected = f"expected {words[0]} from {bounds[0]} to {bounds[1]}"
+    try:
+        for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
+            value = value[int(index) if index else key]
+    except (LookupError, TypeError):  # a key with dots or brackets in it
+        return RequestError(f"Field '{path}': {expected}")
+    return RequestError(f"Field '{path}': {expected}, got {_shown(value)}")
+
+
+def _bounds() -> dict[str, tuple[Any, Any]]:
+    found: dict[str, tuple[Any, Any]] = {}
+    for request in (ChatRequest, CompletionRequest):
+        for f in msgspec.structs.fields(request):
+            info = msgspec.inspect.type_info(f.type)
+            for t in getattr(info, "types", (info,)):
+                if isinstance(t, (msgspec.inspect.IntType, msgspec.inspect.FloatType)) and t.ge is not None:
+                    found[f.name] = (t.ge, t.le)
+    return found
+
+
+_BOUNDS = _bounds()
+
+
+def _shown(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,76 @@
+"""Server-sent events: framing, pings, and errors before and after the first byte."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from corral.engine.messages import Output
+from corral.server.errors import as_corral_error, envelope
+from corral.server.generation import ClientGone, Generations
+
+DONE = b"data: [DONE]\n\n"
+PING = b":\n\n"
+HEADERS = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold the events back
+]
+
+_encoder = msgspec.json.Encoder()
+
+
+def frame(value: Any) -> bytes:
+    """One event with a JSON value."""
+    return b"data: " + _encoder.encode(value) + b"\n\n"
+
+
+class EventStream:
+    """The response of a streaming endpoint: an ASGI application.
+
+    `first` and what `generations` still gives go through `events(index, output)`, which returns the bytes for it; `last()`
+    gives the end of the stream. A failure in between becomes an error event. The generations are closed in every case.
+    """
+
+    def __init__(
+        self,
+        generations: Generations,
+        first: tuple[int, Output] | None,
+        events: Callable[[int, Output], bytes],
+        last: Callable[[], bytes],
+        ping_seconds: float | None,
+    ) -> None:
+        self._generations, self._first, self._events = generations, first, events
+        self._last, self._ping_seconds = last, ping_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def write(body: bytes, more: bool = True) -> None:
+            if body or not more:
+                await send({"type": "http.response.body", "body": body, "more_body": more})
+
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
+            async for body in self._body():
+                await write(body)
+            await write(b"", more=False)
+        except ClientGone:
+            pass
+        finally:
+            await self._generations.close()
+
+    async def _body(self) -> AsyncIterator[bytes]:
+        try:
+            item = self._first
+            while True:
+                yield PING if item is None else self._events(*item)
+                if not self._generations.running:
+                    break
+                item = await self._generations.next(self._ping_seconds)
+            yield self._last()
+        except ClientGone:
+            raise
+        except Exception as error:
+            yield frame(envelope(as_corral_error(error)))

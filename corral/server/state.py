@@ -1,0 +1,94 @@
+"""What the handlers share. `build_app` gives it to each of them; nothing here is global."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from corral import __version__
+from corral.chat.prompt import ChatPrompter
+from corral.config import ServerConfig
+from corral.engine.messages import Output, Ready, Status, Submit
+from corral.errors import Unavailable
+
+BUILD = "b1-corral-" + __version__
+"""`system_fingerprint` and build_info: clients expect a 'b' and a number first."""
+
+
+class Engine(Protocol):
+    """What the server asks of the engine (`corral.engine.client.EngineClient`, or a fake in tests)."""
+
+    @property
+    def status(self) -> Status: ...
+
+    def generate(self, submit: Submit, /) -> AsyncGenerator[Output, None]:
+        """Outputs until one has a finish_reason. Closing the generator cancels the request."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """What the server asks of a tokenizer."""
+
+    @property
+    def bos_id(self) -> int | None: ...
+
+    def encode(self, text: str, *, add_special: bool = ..., parse_special: bool = ...) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Facts about the served model that don't depend on the engine."""
+
+    id: str
+    aliases: tuple[str, ...]
+    path: str
+    n_vocab: int
+    meta: Mapping[str, Any]
+    """`meta` of /v1/models but for `n_ctx`, which the engine decides."""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that can take requests."""
+
+    info: ModelInfo
+    tokenizer: Tokenizer
+    prompter: ChatPrompter
+
+
+@dataclass
+class ServerState:
+    """`model` is set once the tokenizer and the template are there; requests wait for that and for the engine."""
+
+    config: ServerConfig
+    engine: Engine
+    model: LoadedModel | None = None
+    draining: bool = False
+    """Asked to stop: running requests finish, new ones are turned away."""
+    ping_seconds: float = 30.0
+    """Silence of a stream after which a comment keeps the connection open."""
+    max_body: int = 64 << 20
+    """Bytes of a request's body."""
+    now: Callable[[], float] = time.time
+
+    def refusal(self) -> Unavailable | None:
+        """Why no request can be served at the moment."""
+        if self.draining:
+            return Unavailable("The server is shutting down")
+        status = self.engine.status
+        if status.state == "failed":
+            return Unavailable(status.message or "The engine failed")
+        if self.model is None or status.state != "ready":
+            return Unavailable("Loading model")
+        return None
+
+    def loaded(self) -> tuple[LoadedModel, Ready]:
+        """Raises Unavailable."""
+        refusal = self.refusal()
+        ready = self.engine.status.ready
+        if refusal is not None or self.model is None or ready is None:
+            raise refusal or Unavailable("Loading model")
+        return self.model, ready

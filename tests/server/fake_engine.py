@@ -1,0 +1,101 @@
+"""An engine and a tokenizer of a few lines each, and a state of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from corral.chat.builtin import CHATML
+from corral.chat.prompt import ChatPrompter
+from corral.chat.template import TemplateSource
+from corral.config import ServerConfig
+from corral.engine.messages import Output, Ready, Status, Submit, Timings, TokenInfo, TopToken
+from corral.server.state import LoadedModel, ModelInfo, ServerState
+
+READY = Ready(
+    n_ctx=256,
+    kv_tokens=1024,
+    parallel=4,
+    threads=2,
+    isa="avx2",
+    executor="fake",
+    weights_bytes=1,
+    kv_bytes=1,
+    load_ms=1,
+)
+
+
+class FakeEngine:
+    """Says the given words, one an output. An Output among them is given as it is, an exception is raised.
+
+    `hold` keeps it silent before word number `hold`.
+    """
+
+    def __init__(
+        self, words: Sequence[str | Output | Exception] = ("Hel", "lo"), hold: int | None = None
+    ) -> None:
+        self.status = Status(state="ready", ready=READY)
+        self.words, self.hold = words, hold
+        self.submits: list[Submit] = []
+        self.cancelled: list[str] = []
+
+    async def generate(self, submit: Submit) -> AsyncGenerator[Output, None]:
+        self.submits.append(submit)
+        done = False
+        try:
+            for i, word in enumerate(self.words):
+                await asyncio.sleep(0)
+                if i == self.hold:
+                    await asyncio.sleep(3600)
+                if isinstance(word, Exception):
+                    raise word
+                if isinstance(word, Output):
+                    done = word.finish_reason is not None
+                    yield word
+                    if done:
+                        return
+                    continue
+                piece = word.encode()
+                info = TokenInfo(
+                    i, piece, -0.5, [TopToken(i, piece, -0.5), TopToken(99, b"\xff", float("-inf"))]
+                )
+                yield Output(
+                    id=submit.id, text=word, tokens=[i], infos=[info] if submit.sampling.n_probs else []
+                )
+            n = len(self.words)
+            done = True
+            yield Output(
+                id=submit.id,
+                finish_reason="stop",
+                stop_type="eos",
+                timings=Timings(
+                    cache_n=1, prompt_n=len(submit.prompt) - 1, prompt_ms=2.0, predicted_n=n, predicted_ms=4.0
+                ),
+            )
+        finally:
+            if not done:
+                self.cancelled.append(submit.id)
+
+
+class FakeTokenizer:
+    """A token a character, and 1 to begin with."""
+
+    bos_id: int | None = 1
+
+    def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
+        return [1] * add_special + [ord(c) % 1000 for c in text]
+
+
+def fake_state(engine: Any = None, template: str = CHATML, **config: Any) -> ServerState:
+    info = ModelInfo(
+        id="tiny", aliases=("tiny", "small"), path="/m/tiny.gguf", n_vocab=1000, meta={"n_vocab": 1000}
+    )
+    prompter = ChatPrompter.of(
+        TemplateSource(template, "test"), bos_token="<s>", eos_token="</s>", add_bos=True
+    )
+    return ServerState(
+        config=ServerConfig(**config),
+        engine=engine or FakeEngine(),
+        model=LoadedModel(info, FakeTokenizer(), prompter),
+    )

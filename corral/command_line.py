@@ -138,7 +138,7 @@ def _unknown(written: str, index: Mapping[str, object]) -> str:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str | None:
-    """The most similar known name; of two, the one of the same letters: `--prot` is `--port`, not `--prio`."""
+    """The most similar known name, of the same letters if one is: `--prot` is `--port`, not `--prio`."""
     import difflib  # only needed for a message
 
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.65)

@@ -54,7 +54,7 @@ def entry(flag: Flag, width: int) -> str:
 
 def help_text(program: str, width: int = 100) -> str:
     """Everything `--help` prints: what works, group by group, then the names of what does not."""
-    width = min(max(width, 60), 110)
+    width = min(max(width, 72), 110)
     lines = [f"usage: {program} --model FILE [flags]", ""]
     lines += textwrap.wrap(
         "Serves a GGUF language model over HTTP. Takes the flags and variables of llama-server; a flag wins "
@@ -66,7 +66,7 @@ def help_text(program: str, width: int = 100) -> str:
         if shown:
             lines += ["", f"{group}:", *(entry(flag, width) for flag in shown)]
     for mode, title in (
-        (Mode.PLANNED, "Not built yet: given a value that would change something, these refuse to start"),
+        (Mode.PLANNED, "Not built yet (refused when the value would change something)"),
         (Mode.ACCEPTED, "Taken with a warning, without effect"),
         (Mode.REFUSED, "Not supported"),
     ):

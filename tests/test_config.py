@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -34,7 +35,8 @@ def test_explicit_defaults_are_the_defaults() -> None:
     line = (
         "-m x --temp 0.8 --top-k 40 --top-p 0.95 --min-p 0.05 --seed -1 --repeat-penalty 1 "
         "--repeat-last-n 64 --presence-penalty 0 --frequency-penalty 0 -n -1 -c 0 -t -1 "
-        "-np -1 -b 2048 -ub 512 --port 8080 --host 127.0.0.1 --timeout 3600 --load-mode auto -lv 3 --fit on --isa auto --executor native"
+        "-np -1 -b 2048 -ub 512 --port 8080 --host 127.0.0.1 --timeout 3600 "
+        "--load-mode auto -lv 3 --fit on --isa auto --executor native"
     )
     assert configure(line) == configure("-m x")
 
@@ -76,7 +78,7 @@ GUIDE = [
 )
 def test_the_guides_commands(line: str, engine: EngineConfig, count: int) -> None:
     parsed = parse(shlex.split(line), {}, NOWHERE)
-    mode = "mmap+mlock" if "--mlock" in line else "auto"
+    mode: Literal["mmap+mlock", "auto"] = "mmap+mlock" if "--mlock" in line else "auto"
     assert build(parsed) == (
         ModelConfig(path=MODEL, load_mode=mode),
         engine,

@@ -109,7 +109,7 @@ COMMON = (
           "YaRN: the context the model was trained with; 0 = from the model"),
     works("--yarn-ext-factor", "YARN_EXT_FACTOR", real(unset=-1), None, "rope.scaling.yarn_ext_factor",
           "YaRN: share of extrapolation; 0 = interpolation only"),
-    works("--yarn-attn-factor", "YARN_ATTN_FACTOR", real(unset=-1), None, "rope.scaling.yarn_attn_factor",
+    works("--yarn-attn-factor", "YARN_ATTN_FACTOR", real(unset=-1), None, "rope.scaling.attn_factor",
           "YaRN: factor on the attention's size"),
     works("--yarn-beta-slow", "YARN_BETA_SLOW", real(unset=-1), None, "rope.scaling.yarn_beta_slow",
           "YaRN: high correction dim"),

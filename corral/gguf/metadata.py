@@ -80,7 +80,10 @@ class Metadata(Mapping[str, Any]):
         return self._types[key]
 
     def array_type(self, key: str) -> tuple[ValueType, int]:
-        """Type and number of the elements of an array, without decoding it. KeyError if `key` is no array."""
+        """Type and number of the elements of an array, without decoding it. ModelFileError if it is none."""
+        if key not in self._arrays:
+            found = self._shown(key) if key in self._types else "missing"
+            raise ModelFileError(self._path, key, found, "an array")
         ref = self._arrays[key]
         return ref.type, ref.count
 

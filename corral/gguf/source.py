@@ -111,14 +111,15 @@ def _can_stat(path: Path) -> bool:
 def _wrong_magic(path: Path, head: bytes) -> ModelFileError:
     if len(head) < 4 and MAGIC.startswith(head):
         return ModelFileError(path, "file", f"truncated after {len(head)} bytes", "a whole GGUF file")
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    begin = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    start = begin.lower()
     for prefix, name, expected in _IMPOSTORS:
         if start.startswith(prefix):
             return ModelFileError(path, "file", name, expected)
     if head[8:10] == b'{"':
         return ModelFileError(path, "file", "a safetensors file", "a GGUF file; convert the model first")
     if start and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
-        text = start.split(b"\n")[0].decode().strip()
+        text = begin.split(b"\n")[0].decode().strip()
         return ModelFileError(
             path, "file", f"text ({text[:60]!r})", "the model file itself, not a message about it"
         )

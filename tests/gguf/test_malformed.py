@@ -68,8 +68,8 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
         "file is JSON text, expected the model file itself;",
     ),
     "text": (
-        b"Entry not found\n",
-        "file is text ('entry not found'), expected the model file itself, not a message",
+        b"\nEntry not found\n",
+        "file is text ('Entry not found'), expected the model file itself, not a message",
     ),
     "zip": (b"PK\x03\x04....", "file is a zip archive or PyTorch checkpoint, expected a GGUF file; convert"),
     "safetensors": (

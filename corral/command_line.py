@@ -124,6 +124,10 @@ def _readable(flag: Flag, word: str) -> bool:
 
 
 def _read(flag: Flag, on: bool, words: Sequence[str]) -> Any:
+    for word in words:
+        # a byte that is not UTF-8 arrives as a lone surrogate, which nothing can encode
+        if not word.isascii() and any("\ud800" <= char <= "\udfff" for char in word):
+            raise ValueError(f"expected UTF-8, got {word!r}")
     if flag.is_switch:
         # a switch may carry a word, as in --cont-batching=false
         return flag.on if on == all(flag.kind.read(word) for word in words) else flag.off

@@ -122,8 +122,9 @@ def _number(
         value = convert(text.strip())
     except ValueError:
         raise ValueError(f"expected {what}, got {text!r}") from None
-    if not math.isfinite(value):
-        raise ValueError(f"expected a finite number, got {text!r}")
+    # a value must fit in the 64 bits that msgpack has for it
+    if not math.isfinite(value) if isinstance(value, float) else abs(value) >= 2**64:
+        raise ValueError(f"expected a finite number of 64 bits, got {text.strip()[:40]!r}")
     if (low is not None and value < low) or (high is not None and value > high):
         if high is None:
             wanted = f"{low} or more"
@@ -171,6 +172,7 @@ def real(
 
 
 def text(metavar: str = "TEXT") -> Kind:
+    """Any text."""
     return Kind(metavar, str)
 
 
@@ -197,7 +199,11 @@ def choice(
 
 
 def _words(value: str) -> tuple[str, ...]:
-    return tuple(item for item in (part.strip() for part in value.split(",")) if item)
+    words = tuple(word for word in (part.strip() for part in value.split(",")) if word)
+    if not words:
+        # an empty list of keys would open the server, an empty list of hosts would hide it
+        raise ValueError(f"expected one or more, separated by commas, got {value!r}")
+    return words
 
 
 def comma_list(metavar: str, *, repeats: bool = True) -> Kind:
@@ -210,8 +216,7 @@ def subset(*words: str) -> Kind:
 
     def read(value: str) -> tuple[str, ...]:
         items = _words(value)
-        wrong = [item for item in items if item not in words]
-        if wrong or not items:
+        if not set(items) <= set(words):
             raise ValueError(f"expected a comma list of {', '.join(words)}, got {value!r}")
         return items
 
@@ -235,13 +240,17 @@ def _keys_in_file(name: str) -> tuple[str, ...]:
     return keys
 
 
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _json_object(value: str) -> dict[str, Any]:
     try:
-        result = json.loads(value)
-    except ValueError as error:
-        raise ValueError(f"expected a JSON object, got {value!r}: {error}") from None
+        result = json.loads(value, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected a JSON object, got {value[:200]!r}: {error}") from None
     if not isinstance(result, dict):
-        raise ValueError(f"expected a JSON object, got {value!r}")
+        raise ValueError(f"expected a JSON object, got {value[:200]!r}")
     return result
 
 
@@ -288,8 +297,8 @@ def _logit_bias(value: str) -> dict[int, float]:
         raise ValueError(
             f"expected TOKEN_ID then + or - and an amount, as in 15043+1, got {value!r}"
         ) from None
-    if token < 0 or math.isnan(bias) or bias == math.inf:
-        raise ValueError(f"expected a token id of 0 or more and an amount below infinity, got {value!r}")
+    if not 0 <= token < 2**31 or math.isnan(bias) or bias == math.inf:
+        raise ValueError(f"expected a token id of 31 bits and an amount below infinity, got {value!r}")
     return {token: bias}
 
 

@@ -1,6 +1,6 @@
 """Templates for `--chat-template NAME`, and for model files that have none.
 
-Each writes the prompt format its model family was trained on; `bos_token` is left to the tokenizer where that adds it.
+Each writes the prompt format its model family was trained on; the first `bos_token` is left to the tokenizer.
 """
 
 from __future__ import annotations

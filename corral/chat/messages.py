@@ -15,8 +15,8 @@ ROLES = {"developer": "system"}
 def normalise(messages: Sequence[Any], capabilities: Capabilities) -> list[dict[str, Any]]:
     """Checks the messages and says them the way the template understands.
 
-    `developer` becomes `system`; null content becomes ""; the text parts of a content are joined; a system text goes
-    into the first user message of a template that has no place for it. Raises RequestError.
+    `developer` becomes `system`; null content becomes ""; the text parts of a content are joined; a system
+    text goes into the first user message of a template that has no place for it. Raises RequestError.
     """
     if not messages:
         raise RequestError("Field 'messages': expected at least one message, got an empty array")
@@ -57,7 +57,7 @@ def _text(content: Any, where: str) -> str:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text":
             raise RequestError(
-                f"unsupported content[].type: {where}.content[{i}].type is {str(kind)[:64]!r}, expected 'text'"
+                f"unsupported content[].type: {where}.content[{i}] is {str(kind)[:64]!r}, expected 'text'"
             )
         if not isinstance(part.get("text"), str):
             raise RequestError(
@@ -68,7 +68,7 @@ def _text(content: Any, where: str) -> str:
 
 
 def _fold_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Puts each system text in front of the next user message; one that no user message follows becomes one."""
+    """Puts each system text in front of the next user message; the last one, if none follows, becomes one."""
     folded: list[dict[str, Any]] = []
     pending: list[str] = []
     for message in messages:

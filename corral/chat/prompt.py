@@ -45,8 +45,8 @@ class ChatPrompter:
     ) -> str:
         """The prompt's text, to be tokenized with special tokens parsed.
 
-        A trailing assistant message is a reply to go on with, unless `continue_final_message` is false. Raises
-        RequestError (TemplateError when the template refuses).
+        A trailing assistant message is a reply to go on with, unless `continue_final_message` is false.
+        Raises RequestError (TemplateError when the template refuses).
         """
         if add_generation_prompt and continue_final_message:
             raise RequestError("Cannot set both add_generation_prompt and continue_final_message to true.")

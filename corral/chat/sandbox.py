@@ -1,17 +1,17 @@
-"""A jinja2 environment for hostile templates: whatever a template does, rendering ends within its time and size.
+"""A jinja2 environment for hostile templates: whatever one does, rendering ends within its time and size.
 
-A chat template comes out of a model file, so it is somebody else's program. jinja2's sandbox keeps it away from Python's
-inside; it does not bound what it costs. Here every construct that can repeat, grow or walk something reports to the
-`Budget` of the rendering:
+A chat template comes out of a model file, so it is somebody else's program. jinja2's sandbox keeps it away from
+Python's inside; it does not bound what it costs. Here every construct that can repeat, grow or walk something
+reports to the `Budget` of the rendering:
 
     for loops          the iterable is wrapped; each item is a step
     calls              macros, methods and loop recursion are a step; so recursion without a loop ends too
     + * ** %  ~  []    operands and results are measured before the operation is done
-    filters, tests     a step; those that look *inside* containers (tojson, join, sort, ...) walk them first, in Python,
-                       since ten lines like `x = [x, x]` make a value whose `str()` would never return
+    filters, tests     a step; those that look *inside* containers (tojson, join, sort, ...) walk them first, in
+                       Python, since forty times `x = [x, x]` makes a value whose `str()` would never return
     output             counted where it is joined
 
-Each step looks at the clock and no single step is long, so a template can't hold a thread much past its deadline.
+Each step looks at the clock and no single step is long, so a template can't keep a thread past its deadline.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Budget:
             elif isinstance(value, (list, tuple, set, frozenset)):
                 todo.extend(value)
             elif isinstance(value, Namespace):
-                todo.append(value._Namespace__attrs)  # type: ignore[attr-defined]
+                todo.append(value._Namespace__attrs)
             elif isinstance(value, str):
                 self.text(len(value))
 
@@ -112,7 +112,7 @@ class Budget:
 
 
 class CountedItems:
-    """An iterable whose every item is a step. Keeps its length, which `loop.length` and `loop.last` ask for."""
+    """An iterable whose every item is a step. Keeps its length, which `loop.length` asks for."""
 
     def __init__(self, items: Iterable[Any], budget: Budget) -> None:
         self._items, self._budget = items, budget
@@ -130,7 +130,7 @@ class CountedItems:
 
 
 class GenerationTag(Extension):
-    """`{% generation %}...{% endgeneration %}` marks the assistant's text for training; here it is only its content."""
+    """`{% generation %}...{% endgeneration %}` marks text for training; here it is only its content."""
 
     tags = {"generation"}  # noqa: RUF012  (jinja2 declares it as a set on the class)
 
@@ -141,11 +141,36 @@ class GenerationTag(Extension):
 
 # Filters and tests that hand their input on without looking inside it; all others walk it first.
 SHALLOW_FILTERS = frozenset(
-    "attr batch count d default first items last length list map reject rejectattr reverse safe select selectattr slice".split()
+    ("attr", "batch", "count", "d", "default", "first", "items", "last", "length", "list", "map")
+    + ("reject", "rejectattr", "reverse", "safe", "select", "selectattr", "slice")
 )
 SHALLOW_TESTS = frozenset(
-    "boolean callable defined divisibleby escaped even false filter float integer iterable lower mapping none number odd "
-    "sameas sequence string test true undefined upper".split()
+    (
+        "boolean",
+        "callable",
+        "defined",
+        "divisibleby",
+        "escaped",
+        "even",
+        "false",
+        "filter",
+        "float",
+        "integer",
+    )
+    + (
+        "iterable",
+        "lower",
+        "mapping",
+        "none",
+        "number",
+        "odd",
+        "sameas",
+        "sequence",
+        "string",
+        "test",
+        "true",
+    )
+    + ("undefined", "upper")
 )
 # Of no use in a prompt, and slow or random.
 ABSENT_FILTERS = ("forceescape", "pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr")
@@ -197,7 +222,7 @@ def _check_braces(budget: Budget, pattern: str) -> None:
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
-    """Compiles templates so that their rendering reports to a Budget; `with env.spending(budget)` around each."""
+    """Compiles templates whose rendering, inside `with env.spending(budget)`, reports to the budget."""
 
     intercepted_binops = frozenset(("+", "-", "*", "/", "//", "**", "%"))
 
@@ -218,7 +243,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.tests = {name: self._guarded(name, f, SHALLOW_TESTS) for name, f in self.tests.items()}
         self.globals["raise_exception"] = raise_exception
         self.globals["strftime_now"] = strftime_now
-        self.concat = self._concat  # type: ignore[assignment]
+        self.concat = self._concat  # type: ignore[method-assign]
 
     @contextmanager
     def spending(self, budget: Budget) -> Iterator[None]:
@@ -342,7 +367,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
                 budget.walk(argument)
         return super().getitem(obj, argument)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         budget = __self._budget.get()
         budget.step()
         if isinstance(__obj, Macro):
@@ -421,7 +446,7 @@ def tojson(
     sort_keys: bool = False,
 ) -> str:
     """The `tojson` of chat templates: plain JSON, without the escapes for HTML that jinja2's own adds."""
-    if isinstance(indent, int) and indent > 16 or isinstance(indent, str) and len(indent) > 16:
+    if (isinstance(indent, int) and indent > 16) or (isinstance(indent, str) and len(indent) > 16):
         raise TemplateLimit(f"tojson is asked for an indentation of {indent!r}, at most 16 is possible")
     if separators is not None and sum(map(len, separators)) > 32:
         raise TemplateLimit("tojson is asked for separators of more than 32 characters")

@@ -17,7 +17,7 @@ MAX_SOURCE = 1 << 20
 """Characters a template may have. The longest known ones have 50 thousand."""
 MAX_SECONDS = 5.0
 MAX_TEXT = 8 << 20
-"""Characters of the prompt, and of any string made on the way, beside four times those of the conversation."""
+"""Characters of the prompt and of any string made on the way, beside four times the conversation's."""
 
 FILE_NAME = "<chat template>"
 
@@ -75,7 +75,8 @@ class ChatTemplate:
         self._env = BoundedEnvironment()
         if len(source.text) > MAX_SOURCE:
             raise OptionError(
-                f"the chat template of {source.origin} has {len(source.text)} characters, expected at most {MAX_SOURCE}"
+                f"the chat template of {source.origin} has {len(source.text)} characters, "
+                f"expected at most {MAX_SOURCE}"
             )
         try:
             self._template = _compile(self._env, source.text)
@@ -101,7 +102,7 @@ class ChatTemplate:
         kwargs: Mapping[str, Any] | None = None,
         max_seconds: float = MAX_SECONDS,
     ) -> str:
-        """The prompt. Raises TemplateError. Blocking: a few hundred microseconds for an ordinary conversation."""
+        """The prompt. Raises TemplateError. Blocking: some 100 µs for an ordinary conversation."""
         longest = MAX_TEXT + 4 * sum(_size(m) for m in messages)
         budget = Budget(max_seconds, 4 * longest, longest)
         variables = {
@@ -138,7 +139,7 @@ def _reason(error: Exception) -> str:
 
 
 def _line(traceback: TracebackType | None) -> int | None:
-    """The innermost line of the template: jinja2 has put its frames in place of those of the compiled code."""
+    """The innermost line of the template: jinja2 puts its frames in place of the compiled code's."""
     line = None
     while traceback is not None:
         if traceback.tb_frame.f_code.co_filename == FILE_NAME:

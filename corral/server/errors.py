@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from corral.errors import CorralError, InternalError, NotFound, Overloaded, RequestError, Unavailable
 
-
 log = logging.getLogger("corral.server")
 
 
@@ -24,8 +23,12 @@ class MethodNotAllowed(RequestError):
     status = 405
 
 
+class RequestTimeout(RequestError):
+    status = 408
+
+
 def as_corral_error(error: Exception) -> CorralError:
-    """Any exception as one that has an envelope. What nobody raised on purpose is our bug: logged, and a 500."""
+    """Any exception as one that has an envelope. What nobody raised on purpose is our bug: logged, a 500."""
     if isinstance(error, CorralError):
         return error
     if isinstance(error, HTTPException):

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from corral.engine.messages import Output, Ready, Submit
 from corral.errors import ContextSizeError, PayloadTooLarge, RequestError
 from corral.sampling.params import SamplingParams
+from corral.server.errors import RequestTimeout
 from corral.server.generation import ClientGone, Generations
 from corral.server.reply import Reply
 from corral.server.schema import GenerateRequest
@@ -22,28 +23,32 @@ from corral.server.sse import EventStream
 from corral.server.state import LoadedModel, ServerState, Tokenizer
 
 DEFAULTED = (
-    "temperature top_k top_p min_p repeat_penalty repeat_last_n presence_penalty frequency_penalty ignore_eos n_probs"
-).split()
+    *("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n"),
+    *("presence_penalty", "frequency_penalty", "ignore_eos", "n_probs"),
+)
 """Fields of a request that SamplingParams has under the same name."""
 
 NOBODY = Response(status_code=499)
 """For a client that has gone; never sent."""
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Raises PayloadTooLarge as soon as it is clear, ClientGone."""
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """Raises PayloadTooLarge as soon as it is clear, RequestTimeout, ClientGone."""
     body = bytearray()
     declared = request.headers.get("content-length", "")
     try:
         if not declared.isdecimal() or int(declared) <= limit:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    break
-            else:
-                return bytes(body)
+            async with asyncio.timeout(seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        break
+                else:
+                    return bytes(body)
     except ClientDisconnect:
         raise ClientGone from None
+    except TimeoutError:
+        raise RequestTimeout(f"The body did not arrive within {seconds:g} s") from None
     size = declared if declared.isdecimal() else f"more than {limit}"
     raise PayloadTooLarge(f"The body has {size} bytes, expected at most {limit}")
 
@@ -63,7 +68,7 @@ def sampling_params(
 
 
 def _logit_bias(value: dict[str, Any] | list[Any], tokenizer: Tokenizer, n_vocab: int) -> dict[int, float]:
-    """`{"id or text": bias}` or `[[id or text, bias], ...]`; false bans. Text stands for each of its tokens."""
+    """`{"id or text": bias}` or `[[id or text, bias], ...]`; false bans. A text stands for its tokens."""
     biases: dict[int, float] = {}
     for entry in value.items() if isinstance(value, dict) else value:
         if not isinstance(entry, (tuple, list)) or len(entry) != 2:
@@ -103,7 +108,7 @@ def submits(
         if len(prompt) >= ready.n_ctx:
             raise ContextSizeError(len(prompt), ready.n_ctx)
     limits = [x for x in (request.limit(), state.config.n_predict) if x is not None and x >= 0]
-    made = []
+    made: list[Submit] = []
     for prompt in prompts:
         for i in range(n):
             seed = sampling.seed
@@ -169,8 +174,8 @@ async def stream(
 ) -> ASGIApp:
     """An event stream that begins with the first output, so that an error before it is an ordinary response.
 
-    When the first output takes longer than the ping interval, the stream begins with a ping instead: a proxy would
-    otherwise give up on the silent connection.
+    When the first output takes longer than the ping interval, the stream begins with a ping instead: a proxy
+    would otherwise give up on the silent connection.
     """
     asked = request.sse_ping_interval
     seconds = state.ping_seconds if asked is None else float(asked)

@@ -1,9 +1,11 @@
-"""What holds for every path, as plain ASGI: headers, CORS, errors, API keys, and 503 until the model is there."""
+"""What holds for every path, as plain ASGI: headers, CORS, errors, API keys, 503 until the model is there."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
+import time
 import uuid
 from collections.abc import Iterable
 
@@ -14,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from corral.errors import AuthenticationError
 from corral.server.errors import as_corral_error, error_response
 from corral.server.state import ServerState
+
+log = logging.getLogger("corral.http")
 
 ALWAYS_SERVED = ("/health", "/v1/health", "/livez", "/readyz")
 """Paths that need no key and answer while the model loads."""
@@ -37,12 +41,12 @@ class Conventions:
             return
         request = Headers(scope=scope)
         request_id = request.get("x-request-id", "")[:128] or uuid.uuid4().hex
-        started = False
+        began, status = time.perf_counter(), 0
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["Server"] = "llama.cpp"
                 headers["X-Request-Id"] = request_id
@@ -57,13 +61,17 @@ class Conventions:
         try:
             await self.app(scope, receive, send_with_headers)
         except Exception as error:
-            if started:  # too late for an answer: the server closes the connection
+            if status:  # too late for an answer: the server closes the connection
                 raise
             await error_response(as_corral_error(error))(scope, receive, send_with_headers)
+        finally:
+            if log.isEnabledFor(logging.DEBUG):
+                milliseconds = 1000 * (time.perf_counter() - began)
+                log.debug("%s %s %d, %.1f ms", scope["method"], scope["path"], status, milliseconds)
 
 
 class ApiKeys:
-    """Asks for one of the keys, in `Authorization: Bearer KEY` or `X-Api-Key: KEY`. No keys: nothing is asked."""
+    """Asks for one of the keys, in `Authorization: Bearer KEY` or `X-Api-Key: KEY`. No keys: open to all."""
 
     def __init__(self, app: ASGIApp, keys: Iterable[str], public: Iterable[str]) -> None:
         self.app = app

@@ -61,7 +61,7 @@ class LoadedModel:
 
 @dataclass
 class ServerState:
-    """`model` is set once the tokenizer and the template are there; requests wait for that and for the engine."""
+    """`model` is set once the tokenizer and the template are there; until then, and the engine is ready, 503."""
 
     config: ServerConfig
     engine: Engine

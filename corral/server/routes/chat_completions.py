@@ -25,7 +25,7 @@ DEFAULT_TOP_LOGPROBS = 20
 
 async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
     try:
-        request = CHAT.read(await generate.read_body(http, state.max_body))
+        request = CHAT.read(await generate.read_body(http, state.max_body, state.config.timeout))
         model, ready = state.loaded()
         prompt = await asyncio.to_thread(_prompt, model, request, state.config.chat_template_kwargs)
         sampling = generate.sampling_params(
@@ -58,7 +58,7 @@ async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
 
 
 def _prompt(model: LoadedModel, request: ChatRequest, defaults: Mapping[str, Any]) -> list[int]:
-    """Token ids of the conversation. Blocking: templates are the model's code and get a thread of their own."""
+    """Token ids of the conversation. Blocking: a template is the model's code and runs in a thread."""
     kwargs = {**defaults, **(request.chat_template_kwargs or {})}
     if request.enable_thinking is not None:
         kwargs["enable_thinking"] = request.enable_thinking
@@ -97,9 +97,9 @@ def _choice(index: int, reply: Reply) -> dict[str, Any]:
 
 
 class _Chunks:
-    """The events of a stream: who speaks, what is said, why it ended; then the usage if asked for, and [DONE].
+    """The events of a stream: who speaks, what is said, why it ended; then the usage if asked for.
 
-    The timings are on the last event.
+    The timings are on the last event before [DONE].
     """
 
     def __init__(self, head: dict[str, Any], submits: Sequence[Submit], include_usage: bool) -> None:

@@ -24,7 +24,7 @@ MAX_PROMPTS = 1024
 
 async def completions(state: ServerState, http: Request) -> ASGIApp:
     try:
-        request = COMPLETION.read(await generate.read_body(http, state.max_body))
+        request = COMPLETION.read(await generate.read_body(http, state.max_body, state.config.timeout))
         model, ready = state.loaded()
         prompts = await _prompts(model, request.prompt)
         sampling = generate.sampling_params(
@@ -66,7 +66,7 @@ def _n_probs(request: CompletionRequest, n_probs: int) -> int:
 
 
 async def _prompts(model: LoadedModel, value: Any) -> list[list[int]]:
-    """Token ids of each prompt: a text, an array of ids (texts among them are encoded), or an array of such."""
+    """Token ids of each prompt: a text, an array of ids (and texts, which are encoded), or an array of such."""
     if isinstance(value, list) and value and all(isinstance(v, (str, list)) for v in value):
         if len(value) > MAX_PROMPTS:
             raise RequestError(f"Field 'prompt': expected at most {MAX_PROMPTS} prompts, got {len(value)}")
@@ -89,7 +89,8 @@ async def _sequence(model: LoadedModel, value: Any, where: str) -> list[int]:
             ids.append(v)
         else:
             raise RequestError(
-                f"Field '{where}[{i}]': expected a token id from 0 to {model.info.n_vocab - 1}, got {_shown(v)}"
+                f"Field '{where}[{i}]': expected a token id from 0 to {model.info.n_vocab - 1}, "
+                f"got {_shown(v)}"
             )
     return ids or generate.empty_prompt(model)
 

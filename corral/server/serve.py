@@ -1,0 +1,221 @@
+"""`corral serve`: from a configuration to a running server, and to its end.
+
+The order is what makes the start short: the sockets are bound and the engine process is started first; while it
+loads the weights, this process reads the tokenizer and the template and already answers /health.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from corral import __version__
+from corral.chat.prompt import ChatPrompter
+from corral.chat.template import choose_template
+from corral.config import EngineConfig, ModelConfig, ServerConfig
+from corral.engine.client import EngineClient
+from corral.engine.messages import Ready
+from corral.errors import InternalError
+from corral.gguf.reader import GGUFFile
+from corral.server import sockets
+from corral.server.app import build_app
+from corral.server.model_info import model_info
+from corral.server.state import LoadedModel, ServerState
+from corral.tokenizer.tokenizer import Tokenizer, load_tokenizer
+
+log = logging.getLogger("corral.server")
+
+DRAIN_SECONDS = 7.0
+"""For running requests to finish after SIGTERM: `docker stop` kills after 10."""
+ENGINE_SECONDS = 1.5
+"""For the engine process to end."""
+KEEP_ALIVE_SECONDS = 75
+"""Idle time of a connection: longer than the pools of common clients and proxies keep one."""
+
+
+def run(
+    model_config: ModelConfig,
+    engine_config: EngineConfig,
+    server_config: ServerConfig,
+    warnings: Sequence[str] = (),
+) -> int:
+    """Serves until SIGTERM or SIGINT and returns 0. Raises CorralError when it can't start."""
+    for warning in warnings:
+        log.warning("%s", warning)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    with GGUFFile.open(model_config.path) as file:
+        bound = sockets.bind(server_config.hosts, server_config.port)
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(_serve(file, bound, model_config, engine_config, server_config))
+        finally:
+            sockets.close(bound)
+            sockets.unlink(server_config.hosts)
+
+
+async def _serve(
+    file: GGUFFile,
+    bound: list[socket.socket],
+    model_config: ModelConfig,
+    engine_config: EngineConfig,
+    server_config: ServerConfig,
+) -> int:
+    began = time.monotonic()
+    engine = EngineClient(model_config, engine_config)
+    await engine.start()
+    state = ServerState(config=server_config, engine=engine)
+    http = _Http(state)
+    serving = asyncio.create_task(http.serve(bound))
+    loading = asyncio.create_task(_load(state, engine, file, model_config))
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, number, stop, http)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({loading, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            _announce(state, loading.result(), bound, time.monotonic() - began)
+            await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+            raise InternalError("the HTTP server ended by itself")
+    finally:
+        state.draining = True
+        http.should_exit = True
+        loading.cancel()
+        stopping.cancel()
+        await asyncio.wait({serving}, timeout=DRAIN_SECONDS)
+        # what still runs ends with an error that says why
+        await engine.close(0 if http.force_exit else ENGINE_SECONDS)
+        await asyncio.gather(serving, loading, stopping, return_exceptions=True)
+    return 0
+
+
+def _on_signal(number: int, stop: asyncio.Event, http: _Http) -> None:
+    if stop.is_set():
+        log.warning("second signal: ending at once")
+        http.force_exit = True
+    else:
+        log.info("%s: finishing the running requests", signal.Signals(number).name)
+        stop.set()
+
+
+class _Http(uvicorn.Server):
+    """uvicorn without its signal handlers: ending is ours to order."""
+
+    def __init__(self, state: ServerState) -> None:
+        super().__init__(
+            uvicorn.Config(
+                build_app(state),
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=int(DRAIN_SECONDS + ENGINE_SECONDS),
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _load(state: ServerState, engine: EngineClient, file: GGUFFile, config: ModelConfig) -> Ready:
+    """Sets `state.model` and waits for the engine. Raises CorralError when either fails."""
+    with _progress(state):
+        reading = asyncio.create_task(asyncio.to_thread(load_model, state.config, file, config))
+        waiting = asyncio.create_task(engine.wait_ready())
+        try:
+            await asyncio.wait({reading, waiting}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in (reading, waiting):
+                if task.done():
+                    task.result()
+            state.model = reading.result()
+        finally:
+            reading.cancel()
+            waiting.cancel()
+    ready = engine.status.ready
+    assert ready is not None, "an engine that is ready says what it decided"
+    return ready
+
+
+def load_model(config: ServerConfig, file: GGUFFile, model: ModelConfig) -> LoadedModel:
+    """The tokenizer, the chat template and the facts about the model. Raises ModelFileError, OptionError."""
+    tokenizer = load_tokenizer(file)
+    source = choose_template(file.metadata, config.chat_template)
+    if source.note:
+        log.warning("%s", source.note)
+    prompter = ChatPrompter.of(
+        source,
+        bos_token=_special_text(tokenizer, tokenizer.bos_id),
+        eos_token=_special_text(tokenizer, tokenizer.eos_id),
+        add_bos=tokenizer.add_bos,
+        add_eos=tokenizer.add_eos,
+    )
+    return LoadedModel(model_info(model, file, tokenizer.vocab_size), tokenizer, prompter)
+
+
+def _special_text(tokenizer: Tokenizer, id: int | None) -> str:
+    return "" if id is None else tokenizer.token_text(id)
+
+
+def _announce(state: ServerState, ready: Ready, bound: Sequence[socket.socket], seconds: float) -> None:
+    assert state.model is not None
+    info, prompter = state.model.info, state.model.prompter
+    meta: dict[str, Any] = dict(info.meta)
+    facts = {
+        "corral": f"{__version__}, executor {ready.executor}, isa {ready.isa}, {ready.threads} threads",
+        "model": f"{info.path}: {meta['ftype']}, {meta['n_params'] / 1e6:.0f} M parameters, as {info.id!r}",
+        "memory": f"weights {_mib(ready.weights_bytes)}, KV cache {_mib(ready.kv_bytes)}",
+        "context": f"{ready.n_ctx} tokens a request (the model was trained on {meta['n_ctx_train']}), "
+        f"{ready.kv_tokens} in all, {ready.parallel} requests at a time",
+        "template": f"from {prompter.template.source.origin}, {prompter.capabilities}",
+        "loaded": f"in {seconds:.2f} s",
+    }
+    for name, text in facts.items():
+        log.info("%s: %s", name, text)
+    for note in ready.notes:
+        log.info("%s", note)
+    for sock in bound:
+        log.info("server is listening on %s%s", sockets.url(sock), state.config.api_prefix)
+
+
+def _mib(amount: int) -> str:
+    return f"{amount / 2**20:.0f} MiB"
+
+
+@contextlib.contextmanager
+def _progress(state: ServerState) -> Iterator[None]:
+    """A bar on a terminal while the weights load."""
+    if not sys.stderr.isatty() or state.config.verbosity < 3 or state.config.log_jsonl:
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    async def update() -> None:
+        while True:
+            bar.update(task, completed=state.engine.status.progress)
+            await asyncio.sleep(0.1)
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("loading the model", total=1.0)
+        updating = asyncio.create_task(update())
+        try:
+            yield
+        finally:
+            updating.cancel()

@@ -29,7 +29,7 @@ MAX_DIMS = 4
 # No real file comes near; they keep the time and memory for a hostile header small.
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 16
-MAX_NAME_BYTES = 1 << 16
+MAX_NAME_BYTES = 1 << 10
 
 # The least that a key (length, a letter, type, a byte) and a tensor (length, a letter, dimensions, one
 # dimension, type, offset) take.
@@ -218,6 +218,8 @@ class _Cursor:
             raise ModelFileError(self.path, field, repr(text[:60]), "UTF-8") from None
         if not name:
             raise ModelFileError(self.path, field, "empty", "a name")
+        if not name.isprintable():  # it goes into messages, logs and terminals
+            raise ModelFileError(self.path, field, repr(name[:60]), "printable text")
         return name
 
     def value_type(self, key: str) -> ValueType:

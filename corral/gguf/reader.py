@@ -24,6 +24,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 _SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+_ARCHITECTURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,11 @@ class GGUFFile:
 
     @property
     def architecture(self) -> str:
-        """`general.architecture`, as "llama"."""
-        return self.require("general.architecture", str)
+        """`general.architecture`, as "llama": a word, as keys and modules are named after it."""
+        name = self.require("general.architecture", str)
+        if not _ARCHITECTURE.fullmatch(name):
+            raise ModelFileError(self.path, "general.architecture", repr(name), "a word, as llama or gpt-oss")
+        return name
 
     def get(self, key: str, type: type[T], default: D) -> T | D:
         """Metadata `key` as `type` (see Metadata.typed) or `default`; ModelFileError if it is of another

@@ -16,7 +16,7 @@ from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType, ValueType
 from corral.gguf.writer import GGUFWriter
 
-MUTANTS = 1500  # of each original
+MUTANTS = 1000  # of each original
 SECONDS = 0.5  # far above the millisecond it takes, far below a walk over a made-up count
 MEMORY_PER_BYTE = 64  # Python objects made of the smallest keys there can be
 MEMORY = 1 << 20

@@ -117,8 +117,8 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
         f"length of name of metadata key 0 is {2**50} bytes, expected at most 64 (what is left of the file",
     ),
     "key name too long": (
-        gguf_file(key(b"a" * 65537, ValueType.UINT8, U8)),
-        "length of name of metadata key 0 is 65537 bytes, expected at most 65536 (longer than any name)",
+        gguf_file(key(b"a" * 1025, ValueType.UINT8, U8)),
+        "length of name of metadata key 0 is 1025 bytes, expected at most 1024 (longer than any name)",
     ),
     "key empty": (
         gguf_file(key("", ValueType.UINT8, U8)),
@@ -127,6 +127,10 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "key not utf-8": (
         gguf_file(key(b"a\xff", ValueType.UINT8, U8)),
         "name of metadata key 0 is b'a\\xff', expected UTF-8",
+    ),
+    "key steers the terminal": (
+        gguf_file(key("a\x1b[2J", ValueType.UINT8, U8)),
+        "name of metadata key 0 is 'a\\x1b[2J', expected printable text",
     ),
     "key twice": (
         gguf_file(key("a", ValueType.UINT8, U8), key("a", ValueType.UINT8, U8)),

@@ -38,6 +38,13 @@ def test_architecture_and_paths(file: GGUFFile, tmp_path: Path) -> None:
     assert (file.version, file.alignment) == (3, 32)
 
 
+@pytest.mark.parametrize("name", ["", "../llama", "lla ma", "llama\n", "x" * 65])
+def test_architecture_is_a_word(tmp_path: Path, name: str) -> None:
+    file = GGUFFile.open(GGUFWriter(tmp_path / "m.gguf", name).write()[0])
+    with pytest.raises(ModelFileError, match=r"general.architecture is '.*, expected a word, as llama"):
+        _ = file.architecture
+
+
 @pytest.mark.parametrize(
     ("key", "type", "value"),
     [

@@ -1,14 +1,14 @@
 """A jinja2 environment for hostile templates: whatever one does, rendering ends within its time and size.
 
-A chat template comes out of a model file, so it is somebody else's program. jinja2's sandbox keeps it away from
-Python's inside; it does not bound what it costs. Here every construct that can repeat, grow or walk something
-reports to the `Budget` of the rendering:
+A chat template comes out of a model file, so it is somebody else's program. jinja2's sandbox keeps it away
+from Python's inside; it does not bound what it costs. Here every construct that can repeat, grow or walk
+something reports to the `Budget` of the rendering:
 
     for loops          the iterable is wrapped; each item is a step
     calls              macros, methods and loop recursion are a step; so recursion without a loop ends too
     + * ** %  ~  []    operands and results are measured before the operation is done
-    filters, tests     a step; those that look *inside* containers (tojson, join, sort, ...) walk them first, in
-                       Python, since forty times `x = [x, x]` makes a value whose `str()` would never return
+    filters, tests     a step; those that look *inside* containers (tojson, join, sort, ...) walk them first,
+                       since forty times `x = [x, x]` makes a value whose `str()` would never return
     output             counted where it is joined
 
 Each step looks at the clock and no single step is long, so a template can't keep a thread past its deadline.
@@ -141,36 +141,17 @@ class GenerationTag(Extension):
 
 # Filters and tests that hand their input on without looking inside it; all others walk it first.
 SHALLOW_FILTERS = frozenset(
-    ("attr", "batch", "count", "d", "default", "first", "items", "last", "length", "list", "map")
-    + ("reject", "rejectattr", "reverse", "safe", "select", "selectattr", "slice")
+    (
+        *("attr", "batch", "count", "d", "default", "first", "items", "last", "length", "list", "map"),
+        *("reject", "rejectattr", "reverse", "safe", "select", "selectattr", "slice"),
+    )
 )
 SHALLOW_TESTS = frozenset(
     (
-        "boolean",
-        "callable",
-        "defined",
-        "divisibleby",
-        "escaped",
-        "even",
-        "false",
-        "filter",
-        "float",
-        "integer",
+        *("boolean", "callable", "defined", "divisibleby", "escaped", "even", "false", "filter", "float"),
+        *("integer", "iterable", "lower", "mapping", "none", "number", "odd", "sameas", "sequence"),
+        *("string", "test", "true", "undefined", "upper"),
     )
-    + (
-        "iterable",
-        "lower",
-        "mapping",
-        "none",
-        "number",
-        "odd",
-        "sameas",
-        "sequence",
-        "string",
-        "test",
-        "true",
-    )
-    + ("undefined", "upper")
 )
 # Of no use in a prompt, and slow or random.
 ABSENT_FILTERS = ("forceescape", "pprint", "random", "striptags", "urlize", "wordwrap", "xmlattr")
@@ -232,13 +213,13 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         for name in ABSENT_FILTERS:
             self.filters.pop(name, None)
         self.globals.pop("lipsum", None)
-        self.filters["tojson"] = tojson
+        plain: dict[str, Callable[..., Any]] = {**self.filters, "tojson": tojson}
         self.filters = {
             "corral_loop": self._loop,
             "corral_text": self._text,
             "corral_walk": self._walk,
             "corral_result": self._result,
-            **{name: self._guarded(name, f, SHALLOW_FILTERS) for name, f in self.filters.items()},
+            **{name: self._guarded(name, f, SHALLOW_FILTERS) for name, f in plain.items()},
         }
         self.tests = {name: self._guarded(name, f, SHALLOW_TESTS) for name, f in self.tests.items()}
         self.globals["raise_exception"] = raise_exception

@@ -34,8 +34,8 @@ class GenerationFailed(CorralError):
 class Generations:
     """Several requests of the engine as one stream of (index, Output).
 
-    An async context: leaving it, in whatever way, cancels what still runs. `receive` is the ASGI channel, read
-    from here on; it says when the client is gone, also while nothing is being written.
+    An async context: leaving it, in whatever way, cancels what still runs. `receive` is the ASGI channel,
+    read from here on; it says when the client is gone, also while nothing is being written.
     """
 
     def __init__(self, engine: Engine, submits: Sequence[Submit], receive: Receive) -> None:

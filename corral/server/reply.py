@@ -62,7 +62,7 @@ def usage(prompts: Sequence[Sequence[int]], replies: Iterable[Reply]) -> dict[st
 
 
 def timings(t: Timings) -> dict[str, Any]:
-    """llama-server's `timings`. The first token belongs to the prompt: the rate of decoding counts one fewer."""
+    """llama-server's `timings`. The first token belongs to the prompt: decoding counts one fewer."""
     decoded = max(0, t.predicted_n - 1)
     return {
         "cache_n": t.cache_n,

@@ -1,7 +1,7 @@
 """`corral serve`: from a configuration to a running server, and to its end.
 
-The order is what makes the start short: the sockets are bound and the engine process is started first; while it
-loads the weights, this process reads the tokenizer and the template and already answers /health.
+The order is what makes the start short: the sockets are bound and the engine process is started first; while
+it loads the weights, this process reads the tokenizer and the template and already answers /health.
 """
 
 from __future__ import annotations

@@ -31,9 +31,9 @@ def frame(value: Any) -> bytes:
 class EventStream:
     """The response of a streaming endpoint: an ASGI application.
 
-    `first` and what `generations` still gives go through `events(index, output)`, which returns the bytes for it;
-    `last()` gives the end of the stream. A failure in between becomes an error event. The generations are closed
-    in every case.
+    `first` and what `generations` still gives go through `events(index, output)`, which returns the bytes for
+    it; `last()` gives the end of the stream. A failure in between becomes an error event. The generations are
+    closed in every case.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ class LoadedModel:
 
 @dataclass
 class ServerState:
-    """`model` is set once the tokenizer and the template are there; until then, and the engine is ready, 503."""
+    """Requests are served once `model` is set, with the tokenizer and the template, and the engine is ready."""
 
     config: ServerConfig
     engine: Engine

@@ -66,7 +66,7 @@ def _n_probs(request: CompletionRequest, n_probs: int) -> int:
 
 
 async def _prompts(model: LoadedModel, value: Any) -> list[list[int]]:
-    """Token ids of each prompt: a text, an array of ids (and texts, which are encoded), or an array of such."""
+    """Token ids of each prompt: a text, an array of ids (and texts to encode), or an array of such."""
     if isinstance(value, list) and value and all(isinstance(v, (str, list)) for v in value):
         if len(value) > MAX_PROMPTS:
             raise RequestError(f"Field 'prompt': expected at most {MAX_PROMPTS} prompts, got {len(value)}")

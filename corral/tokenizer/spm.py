@@ -1,0 +1,125 @@
+"""SpmTokenizer: SentencePiece BPE (Llama 1 and 2, Mistral, Phi-3, Gemma): pieces merge by score, the rest are bytes.
+
+The merging is sentencepiece's, on a model proto made of the GGUF vocabulary with every normalisation off. Whatever
+the proto format can't say is done around it: special tokens are cut out before, the space in front is put by us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from sentencepiece import SentencePieceProcessor
+
+from corral.errors import ModelFileError
+from corral.tokenizer.token_type import TokenType
+from corral.tokenizer.tokenizer import Tokenizer
+from corral.tokenizer.vocabulary import Vocabulary
+
+_BYTE_TEXTS = {b"<0x%02X>" % byte: byte for byte in range(256)}
+
+
+class SpmTokenizer(Tokenizer):
+    """See Tokenizer. Time is linear in the text but for the heap; a megabyte takes a fraction of a second."""
+
+    def __init__(self, vocabulary: Vocabulary, *, lstrip: frozenset[int], rstrip: frozenset[int]) -> None:
+        super().__init__(vocabulary, lstrip=lstrip, rstrip=rstrip)
+        self._processor = SentencePieceProcessor()
+        self._missing_bytes = [text for text in _BYTE_TEXTS if text not in vocabulary.ids]
+        try:
+            self._processor.LoadFromSerializedProto(_model_proto(vocabulary, self._missing_bytes))
+        except RuntimeError as error:
+            raise ModelFileError(
+                vocabulary.path, "tokenizer.ggml.tokens", str(error), "a vocabulary sentencepiece can load"
+            ) from None
+
+    def _encode_parts(self, parts: list[str | int]) -> list[int]:
+        ids: list[int] = []
+        after_special = True
+        for part in parts:
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                prefix = " " if self.vocabulary.add_space_prefix and after_special else ""
+                ids += self._processor.Encode(prefix + part)
+            after_special = isinstance(part, int)
+        return self._without_missing_bytes(ids) if self._missing_bytes else ids
+
+    def _without_missing_bytes(self, ids: list[int]) -> list[int]:
+        """Ids past the vocabulary are bytes it has no `<0x..>` token for: the raw byte's token, or unknown, or nothing."""
+        n, known = len(self.vocabulary), self.vocabulary.ids
+        stand_ins = (known.get(bytes([_BYTE_TEXTS[text]]), self.unk_id) for text in self._missing_bytes)
+        instead = dict(enumerate(stand_ins, start=n))
+        mapped = (instead.get(id) if id >= n else id for id in ids)
+        return [id for id in mapped if id is not None]
+
+
+def _model_proto(vocabulary: Vocabulary, missing_bytes: Iterable[bytes]) -> bytes:
+    """A serialized sentencepiece.ModelProto (sentencepiece_model.proto) whose piece i is token i.
+
+    `missing_bytes` follow the vocabulary, because byte fallback takes all 256; then an unknown piece, if need be.
+    """
+    texts, types = list(vocabulary.texts), _piece_types(vocabulary)
+    for id, text in enumerate(texts):
+        if vocabulary.ids[text] != id:  # the last of several that are spelled alike counts
+            texts[id], types[id] = b"[DUPLICATE_%d]" % id, TokenType.CONTROL
+    for text in missing_bytes:
+        texts.append(text)
+        types.append(TokenType.BYTE)
+    if TokenType.UNKNOWN not in types:
+        texts.append(b"[UNKNOWN]")
+        types.append(TokenType.UNKNOWN)
+    scores = np.zeros(len(texts), "<f4")
+    scores[: len(vocabulary)] = vocabulary.scores
+    trainer = b"\x18\x02" + b"\x98\x02\x01"  # 3: model_type = BPE; 35: byte_fallback = true
+    normalizer = (
+        b"\x18\x00" + b"\x20\x00" + b"\x28\x01"
+    )  # 3: dummy prefix, 4: remove spaces, 5: escape spaces
+    return b"".join((*_pieces(texts, scores, types), _field(2, trainer), _field(3, normalizer)))
+
+
+def _piece_types(vocabulary: Vocabulary) -> list[int]:
+    """The type of each piece: what may come out of a merge is NORMAL, what may not is CONTROL, one piece is UNKNOWN."""
+    kind = {type: type for type in TokenType}
+    kind[TokenType.UNKNOWN] = kind[TokenType.USER_DEFINED] = TokenType.CONTROL
+    kind[TokenType.UNDEFINED] = kind[TokenType.UNUSED] = TokenType.NORMAL
+    kind[TokenType.BYTE] = TokenType.NORMAL
+    types: list[int] = [kind[vocabulary.token_type(id)] for id in range(len(vocabulary))]
+    for text in _BYTE_TEXTS:
+        if text in vocabulary.ids:
+            types[vocabulary.ids[text]] = TokenType.BYTE
+    unknown = vocabulary.special.unk
+    if unknown is not None and types[unknown] == TokenType.CONTROL:
+        types[unknown] = TokenType.UNKNOWN
+    return types
+
+
+def _pieces(texts: list[bytes], scores: np.ndarray, types: list[int]) -> list[bytes]:
+    """Field 1 for each piece: 1: piece (string), 2: score (float), 3: type (enum)."""
+    tails = np.empty(len(texts), [("score_tag", "u1"), ("score", "<f4"), ("type_tag", "u1"), ("type", "u1")])
+    tails["score_tag"], tails["score"] = 0x15, scores
+    tails["type_tag"], tails["type"] = 0x18, types
+    raw, size = tails.tobytes(), tails.itemsize
+    heads: dict[int, bytes] = {}
+    pieces = []
+    for index, text in enumerate(texts):
+        length = len(text)
+        head = heads.get(length)
+        if head is None:
+            inner = b"\x0a" + _varint(length)
+            head = heads[length] = b"\x0a" + _varint(len(inner) + length + size) + inner
+        pieces.append(head + text + raw[index * size : (index + 1) * size])
+    return pieces
+
+
+def _field(number: int, message: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + _varint(len(message)) + message
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -26,6 +26,15 @@ class Capabilities:
     null_content: bool = True
     """An assistant message whose content is null is rendered, and not as the text "None"."""
 
+    def describe(self) -> str:
+        """For the log."""
+        facts = {
+            "system messages go into the user's": not self.system,
+            "roles must alternate": self.alternation,
+            "content in parts": self.typed_content,
+        }
+        return ", ".join(fact for fact, holds in facts.items() if holds) or "takes system messages"
+
 
 def probe(template: ChatTemplate) -> Capabilities:
     """Finds the capabilities of a template. Takes about a millisecond; never raises."""

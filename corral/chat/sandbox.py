@@ -213,7 +213,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         for name in ABSENT_FILTERS:
             self.filters.pop(name, None)
         self.globals.pop("lipsum", None)
-        plain: dict[str, Callable[..., Any]] = {**self.filters, "tojson": tojson}
+        plain: dict[str, Any] = {**self.filters, "tojson": tojson}
         self.filters = {
             "corral_loop": self._loop,
             "corral_text": self._text,

@@ -25,7 +25,7 @@ from corral.chat.template import choose_template
 from corral.config import EngineConfig, ModelConfig, ServerConfig
 from corral.engine.client import EngineClient
 from corral.engine.messages import Ready
-from corral.errors import InternalError
+from corral.errors import InternalError, Unavailable
 from corral.gguf.reader import GGUFFile
 from corral.server import sockets
 from corral.server.app import build_app
@@ -39,6 +39,7 @@ DRAIN_SECONDS = 7.0
 """For running requests to finish after SIGTERM: `docker stop` kills after 10."""
 ENGINE_SECONDS = 1.5
 """For the engine process to end."""
+ENGINE_POLL_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 75
 """Idle time of a connection: longer than the pools of common clients and proxies keep one."""
 
@@ -70,35 +71,32 @@ async def _serve(
     engine_config: EngineConfig,
     server_config: ServerConfig,
 ) -> int:
-    began = time.monotonic()
     engine = EngineClient(model_config, engine_config)
-    await engine.start()
     state = ServerState(config=server_config, engine=engine)
     http = _Http(state)
-    serving = asyncio.create_task(http.serve(bound))
-    loading = asyncio.create_task(_load(state, engine, file, model_config))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, number, stop, http)
+    await engine.start()
+    serving = asyncio.create_task(http.serve(bound))
+    living = asyncio.create_task(_live(state, engine, file, model_config, bound))
     stopping = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait({loading, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
-        if loading.done():
-            _announce(state, loading.result(), bound, time.monotonic() - began)
-            await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            serving.result()
-            raise InternalError("the HTTP server ended by itself")
+        await asyncio.wait({living, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (living, serving):
+            if task.done():
+                task.result()
+                raise InternalError("the HTTP server ended by itself")
     finally:
         state.draining = True
         http.should_exit = True
-        loading.cancel()
+        living.cancel()
         stopping.cancel()
         await asyncio.wait({serving}, timeout=DRAIN_SECONDS)
         # what still runs ends with an error that says why
         await engine.close(0 if http.force_exit else ENGINE_SECONDS)
-        await asyncio.gather(serving, loading, stopping, return_exceptions=True)
+        await asyncio.gather(serving, living, stopping, return_exceptions=True)
     return 0
 
 
@@ -134,23 +132,27 @@ class _Http(uvicorn.Server):
         yield
 
 
-async def _load(state: ServerState, engine: EngineClient, file: GGUFFile, config: ModelConfig) -> Ready:
-    """Sets `state.model` and waits for the engine. Raises CorralError when either fails."""
+async def _live(
+    state: ServerState,
+    engine: EngineClient,
+    file: GGUFFile,
+    config: ModelConfig,
+    bound: Sequence[socket.socket],
+) -> None:
+    """Loads, announces, watches the engine. Raises CorralError when loading fails or the engine is lost."""
+    began = time.monotonic()
     with _progress(state):
-        reading = asyncio.create_task(asyncio.to_thread(load_model, state.config, file, config))
-        waiting = asyncio.create_task(engine.wait_ready())
-        try:
-            await asyncio.wait({reading, waiting}, return_when=asyncio.FIRST_EXCEPTION)
-            for task in (reading, waiting):
-                if task.done():
-                    task.result()
-            state.model = reading.result()
-        finally:
-            reading.cancel()
-            waiting.cancel()
-    ready = engine.status.ready
-    assert ready is not None, "an engine that is ready says what it decided"
-    return ready
+        model, ready = await asyncio.gather(
+            asyncio.to_thread(load_model, state.config, file, config), engine.wait_ready()
+        )
+    state.model = model
+    _announce(model, ready, time.monotonic() - began)
+    for sock in bound:
+        log.info("server is listening on %s%s", sockets.url(sock), state.config.api_prefix)
+    while engine.status.state != "failed":
+        await asyncio.sleep(ENGINE_POLL_SECONDS)
+    # whoever started us starts us again; without an engine we are of no use
+    raise Unavailable(engine.status.message)
 
 
 def load_model(config: ServerConfig, file: GGUFFile, model: ModelConfig) -> LoadedModel:
@@ -173,9 +175,8 @@ def _special_text(tokenizer: Tokenizer, id: int | None) -> str:
     return "" if id is None else tokenizer.token_text(id)
 
 
-def _announce(state: ServerState, ready: Ready, bound: Sequence[socket.socket], seconds: float) -> None:
-    assert state.model is not None
-    info, prompter = state.model.info, state.model.prompter
+def _announce(model: LoadedModel, ready: Ready, seconds: float) -> None:
+    info, template = model.info, model.prompter
     meta: dict[str, Any] = dict(info.meta)
     facts = {
         "corral": f"{__version__}, executor {ready.executor}, isa {ready.isa}, {ready.threads} threads",
@@ -183,15 +184,13 @@ def _announce(state: ServerState, ready: Ready, bound: Sequence[socket.socket], 
         "memory": f"weights {_mib(ready.weights_bytes)}, KV cache {_mib(ready.kv_bytes)}",
         "context": f"{ready.n_ctx} tokens a request (the model was trained on {meta['n_ctx_train']}), "
         f"{ready.kv_tokens} in all, {ready.parallel} requests at a time",
-        "template": f"from {prompter.template.source.origin}, {prompter.capabilities}",
+        "template": f"from {template.template.source.origin}, {template.capabilities.describe()}",
         "loaded": f"in {seconds:.2f} s",
     }
     for name, text in facts.items():
         log.info("%s: %s", name, text)
     for note in ready.notes:
         log.info("%s", note)
-    for sock in bound:
-        log.info("server is listening on %s%s", sockets.url(sock), state.config.api_prefix)
 
 
 def _mib(amount: int) -> str:

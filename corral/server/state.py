@@ -61,7 +61,7 @@ class LoadedModel:
 
 @dataclass
 class ServerState:
-    """Requests are served once `model` is set, with the tokenizer and the template, and the engine is ready."""
+    """Requests are served once `model`, with tokenizer and template, is set and the engine is ready."""
 
     config: ServerConfig
     engine: Engine

@@ -12,12 +12,12 @@ from corral.tokenizer.stream import Utf8Stream
 class TextTables:
     """What the engine knows of the vocabulary."""
 
-    pieces: list[bytes]
-    """[V] bytes of each token, with the text of control tokens."""
+    text: list[bytes]
+    """[V] bytes of each token; of control tokens none."""
+    special: list[bytes]
+    """[V] the same, with the text of control tokens."""
     eog: frozenset[int]
     """Tokens that end the generation."""
-    control: frozenset[int]
-    """Tokens whose text is shown on request only."""
 
 
 class StopString:
@@ -53,8 +53,7 @@ class TextStream:
     """
 
     def __init__(self, tables: TextTables, stop: Iterable[str] = (), special: bool = False) -> None:
-        self._tables = tables
-        self._special = special
+        self._pieces = tables.special if special else tables.text
         self._utf8 = Utf8Stream()
         self._stops = sorted(
             (StopString(word) for word in set(stop) if word), key=lambda s: (-len(s.word), s.word)
@@ -65,9 +64,7 @@ class TextStream:
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token as this request sees them."""
-        if token in self._tables.control and not self._special:
-            return b""
-        return self._tables.pieces[token]
+        return self._pieces[token]
 
     def feed(self, token: int) -> str:
         """Add a token; returns the text that is safe to show now."""

@@ -23,10 +23,9 @@ EOS = 63
 CONTROL = 62
 NOWHERE = -1
 
+LETTERS = [bytes([97 + i % 26]) * (1 + i // 26) for i in range(62)]
 TABLES = TextTables(
-    pieces=[bytes([97 + i % 26]) * (1 + i // 26) for i in range(62)] + [b"<control>", b"<eos>"],
-    eog=frozenset({EOS}),
-    control=frozenset({CONTROL, EOS}),
+    text=[*LETTERS, b"", b""], special=[*LETTERS, b"<control>", b"<eos>"], eog=frozenset({EOS})
 )
 
 

@@ -1,0 +1,131 @@
+"""From a model file and the configuration to an engine that can take requests."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from corral.config import EngineConfig, ModelConfig
+from corral.engine.engine import Engine
+from corral.engine.loop import LoadedModel, Progress
+from corral.engine.memory_lock import lock_memory
+from corral.engine.messages import Ready
+from corral.engine.output import TextTables
+from corral.engine.scheduler import Limits
+from corral.errors import ModelFileError
+from corral.gguf.reader import GGUFFile
+from corral.program import open_executor
+from corral.program.batch import BLOCK_TOKENS, Batch, Executor
+from corral.system import budget, cpu
+from corral.system.memory import kv_bytes_per_token
+from corral.tokenizer.vocabulary import Vocabulary
+
+
+def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> LoadedModel:
+    """Open the file, settle threads and memory, load the weights, and make room for the KV cache.
+
+    Raises:
+        ModelFileError: the file can't be used.
+        OptionError: the model, or the context asked for, does not fit in memory.
+    """
+    started = time.perf_counter()
+    progress(0.0, "reading the header")
+    file = GGUFFile.open(model.path)
+    train_ctx = file.require(f"{file.architecture}.context_length", int)
+    threads = cpu.decide(config.threads, cpu.limits(), force=config.force_threads)
+    memory = _plan_memory(file, config, train_ctx)
+    notes = [threads.warning, *memory.describe()]
+    n_ctx = min(memory.ctx_size, train_ctx)
+    if n_ctx < memory.ctx_size:
+        notes.append(f"a request may use {n_ctx} tokens, the context of the model, not {memory.ctx_size}")
+
+    executor = open_executor(
+        file,
+        config,
+        threads=threads.threads,
+        progress=lambda share: progress(share, "loading the weights"),
+    )
+    text = _text_tables(file, executor.vocab_size)
+    if config.warmup:
+        progress(1.0, "warming up")
+        _warm_up(executor)
+    limits = Limits(
+        n_ctx=n_ctx,
+        num_blocks=-(-memory.ctx_size // BLOCK_TOKENS),
+        parallel=config.parallel,
+        step_tokens=min(config.batch_size, config.ubatch_size),
+        chunk_tokens=min(config.batch_size, config.ubatch_size),
+    )
+    engine = Engine(executor, text, limits)
+    if model.load_mode in ("mlock", "mmap+mlock"):
+        notes.append(lock_memory())
+    ready = Ready(
+        n_ctx=n_ctx,
+        kv_tokens=limits.num_blocks * BLOCK_TOKENS,
+        parallel=limits.sequences,
+        threads=threads.threads,
+        isa=executor.isa,
+        executor=executor.name,
+        weights_bytes=executor.weights_bytes,
+        kv_bytes=limits.num_blocks * executor.kv_bytes_per_block,
+        load_ms=1e3 * (time.perf_counter() - started),
+        notes=[note for note in notes if note],
+    )
+    return LoadedModel(engine, ready)
+
+
+def _plan_memory(file: GGUFFile, config: EngineConfig, train_ctx: int) -> budget.MemoryPlan:
+    """Decide the size of the KV cache before anything is loaded."""
+    margin = config.fit_margin_mib
+    return budget.plan(
+        budget.Demand(
+            weights=sum(tensor.nbytes for tensor in file.tensors.values()),  # packed at the file's width
+            kv_per_token=kv_bytes_per_token(file),
+            train_ctx=train_ctx,
+            activations=_activation_bytes(file, config),
+        ),
+        budget.memory_limit(),
+        ctx_size=config.ctx_size,
+        fit=config.fit,
+        margin=None if margin is None else margin * budget.MIB,
+        min_ctx=config.fit_min_ctx,
+    )
+
+
+def _activation_bytes(file: GGUFFile, config: EngineConfig) -> int:
+    """Roughly the buffers of one step: a dozen rows of the model's width a token, and the logits."""
+    arch = file.architecture
+    width = file.get(f"{arch}.embedding_length", int, 0)
+    feed_forward = file.get(f"{arch}.feed_forward_length", int, 4 * width)
+    vocab_size = file.metadata.array_type("tokenizer.ggml.tokens")[1]
+    tokens = min(config.batch_size, config.ubatch_size)
+    return 4 * (tokens * (8 * width + 3 * feed_forward) + config.parallel * vocab_size)
+
+
+def _text_tables(file: GGUFFile, vocab_size: int) -> TextTables:
+    vocabulary = Vocabulary(file)
+    if len(vocabulary) != vocab_size:
+        expected = f"{vocab_size}, one for each logit"
+        raise ModelFileError(file.path, "number of tokenizer.ggml.tokens", len(vocabulary), expected)
+    return TextTables(
+        text=vocabulary.token_bytes_table(),
+        special=vocabulary.token_bytes_table(special=True),
+        eog=vocabulary.eog_ids,
+    )
+
+
+def _warm_up(executor: Executor) -> None:
+    """Compute one token: touch every weight and start the threads before a client waits for it."""
+    zero = np.zeros(1, np.int32)
+    executor.allocate(1)
+    executor.step(
+        Batch(
+            tokens=zero,
+            positions=zero,
+            query_start=np.array([0, 1], np.int32),
+            context_len=np.ones(1, np.int32),
+            block_tables=np.zeros((1, 1), np.int32),
+            logit_rows=zero,
+        )
+    )

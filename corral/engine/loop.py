@@ -1,0 +1,85 @@
+"""The engine's main loop, the same in a process and in a thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from corral.config import EngineConfig, ModelConfig
+from corral.engine.engine import Engine
+from corral.engine.messages import Ready, Stats, Status, ToEngine, ToServer
+
+Inbox = SimpleQueue[ToEngine | None]
+"""Messages for the engine; None ends the loop."""
+Send = Callable[[Sequence[ToServer]], None]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """An engine that can take requests, and what was decided for it."""
+
+    engine: Engine
+    ready: Ready
+
+
+Progress = Callable[[float, str], None]
+"""Told while loading: the share done, 0 to 1, and what is going on."""
+Loader = Callable[[ModelConfig, EngineConfig, Progress], LoadedModel]
+
+
+def run(loaded: LoadedModel, inbox: Inbox, send: Send) -> None:
+    """Take in messages, step, send what is new; sleep while there is nothing to do. Returns at a None."""
+    engine = loaded.engine
+    reports = Reports(loaded)
+    while True:
+        news: list[ToServer] = list(reports.due(time.monotonic()))
+        if news and not engine.has_work:
+            send(news)
+            news = []
+        for message in _drain(inbox, wait=not engine.has_work):
+            if message is None:
+                return
+            news += engine.handle(message)
+        news += engine.step()
+        if news:
+            send(news)
+
+
+class Reports:
+    """Decides when the server hears how the engine is.
+
+    At once when it has become idle, soon after requests came or went, and now and then while it works.
+    """
+
+    CHANGE_SECONDS = 0.1
+    WORK_SECONDS = 1.0
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+        self._sent = -self.WORK_SECONDS
+        self._last: Stats | None = None
+
+    def due(self, now: float) -> list[Status]:
+        """The status, if it should be sent now (seconds)."""
+        stats = self._loaded.engine.stats()
+        if not self._is_due(stats, now - self._sent):
+            return []
+        self._sent, self._last = now, stats
+        return [Status(state="ready", progress=1.0, ready=self._loaded.ready, stats=stats)]
+
+    def _is_due(self, stats: Stats, elapsed: float) -> bool:
+        if self._last is None or not self._loaded.engine.has_work:
+            return stats != self._last
+        changed = (stats.running, stats.waiting) != (self._last.running, self._last.waiting)
+        return elapsed >= (self.CHANGE_SECONDS if changed else self.WORK_SECONDS)
+
+
+def _drain(inbox: Inbox, wait: bool) -> list[ToEngine | None]:
+    messages = [inbox.get()] if wait else []
+    try:
+        while True:
+            messages.append(inbox.get_nowait())
+    except Empty:
+        return messages

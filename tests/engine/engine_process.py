@@ -1,0 +1,55 @@
+"""The engine process with a fake executor. The model's path says what happens while loading."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from fake_executor import TABLES, FakeExecutor
+
+from corral.config import EngineConfig, ModelConfig
+from corral.engine import process
+from corral.engine.engine import Engine
+from corral.engine.loop import LoadedModel, Progress
+from corral.engine.messages import Ready
+from corral.engine.scheduler import Limits
+from corral.errors import OptionError
+
+
+class SlowExecutor(FakeExecutor):
+    def step(self, batch):  # type: ignore[no-untyped-def]
+        time.sleep(0.01)
+        return super().step(batch)
+
+
+def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> LoadedModel:
+    progress(0.5, "half")
+    match model.path:
+        case "too big":
+            raise OptionError("error: the model does not fit")
+        case "bug":
+            raise ZeroDivisionError("oops")
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "never":
+            time.sleep(60)
+    executor = SlowExecutor() if model.path == "slow" else FakeExecutor()
+    limits = Limits(n_ctx=1024, num_blocks=64, parallel=config.parallel)
+    ready = Ready(
+        n_ctx=1024,
+        kv_tokens=2048,
+        parallel=config.parallel,
+        threads=1,
+        isa="scalar",
+        executor="fake",
+        weights_bytes=0,
+        kv_bytes=0,
+        load_ms=os.getpid(),
+    )
+    return LoadedModel(Engine(executor, TABLES, limits), ready)
+
+
+if __name__ == "__main__":
+    sys.exit(process.main(int(sys.argv[1]), load))

@@ -1,0 +1,203 @@
+"""Both clients, with the fake executor: in a thread, and in a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from fake_executor import build_engine, prompt, run, text_of, tokens_of
+
+from corral.config import EngineConfig, ModelConfig
+from corral.engine.client import Client, EngineClient
+from corral.engine.local import LocalClient
+from corral.engine.messages import Output, Ready, Submit
+from corral.errors import Unavailable
+from corral.sampling.params import SamplingParams
+
+READY = Ready(
+    n_ctx=1024,
+    kv_tokens=2048,
+    parallel=4,
+    threads=1,
+    isa="scalar",
+    executor="fake",
+    weights_bytes=0,
+    kv_bytes=0,
+    load_ms=0,
+)
+COMMAND = (sys.executable, str(Path(__file__).with_name("engine_process.py")))
+LONG = SamplingParams(seed=1, ignore_eos=True)
+
+
+def process_client(path: str = "slow") -> EngineClient:
+    return EngineClient(ModelConfig(path=path), EngineConfig(parallel=4), command=COMMAND)
+
+
+def local_client() -> LocalClient:
+    return LocalClient(build_engine(), READY)
+
+
+@pytest.fixture(params=["thread", "process"])
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    client = local_client() if request.param == "thread" else process_client()
+    await client.start()
+    yield client
+    await client.close()
+
+
+async def gather(client: Client, submit: Submit) -> list[Output]:
+    return [output async for output in client.generate(submit)]
+
+
+async def until(condition, seconds: float = 5.0) -> None:  # type: ignore[no-untyped-def]
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def child_of(client: Client) -> int:
+    """The fake loader reports its process id as load time."""
+    assert client.status.ready is not None
+    return int(client.status.ready.load_ms)
+
+
+async def test_same_outputs_as_the_engine_itself(client: Client) -> None:
+    submits = [
+        Submit(id=str(i), prompt=prompt(10 + i), max_tokens=20, sampling=SamplingParams(seed=i))
+        for i in range(6)
+    ]
+    expected = run(build_engine(), submits)
+    results = await asyncio.gather(*(gather(client, submit) for submit in submits))
+    for submit, outputs in zip(submits, results, strict=True):
+        assert tokens_of(outputs) == tokens_of(expected[submit.id])
+        assert text_of(outputs) == text_of(expected[submit.id])
+        assert [output.finish_reason for output in outputs[:-1]] == [None] * (len(outputs) - 1)
+        assert outputs[-1].finish_reason in ("stop", "length")
+
+
+async def test_a_request_before_the_engine_is_ready_waits(client: Client) -> None:
+    outputs = await gather(client, Submit(id="early", prompt=[1], max_tokens=2))
+    assert outputs[-1].finish_reason == "length"
+    assert (await client.wait_ready()).n_ctx == 1024
+    assert client.status.state == "ready"
+
+
+async def test_closing_the_generator_frees_what_the_request_held(client: Client) -> None:
+    await client.wait_ready()
+    generator = client.generate(Submit(id="endless", prompt=prompt(40), sampling=LONG))
+    await anext(generator)
+    await until(lambda: client.status.stats.running == 1)
+    await generator.aclose()
+    await until(lambda: client.status.stats.running == client.status.stats.blocks_used == 0)
+    # the id is free again
+    assert (await gather(client, Submit(id="endless", prompt=[1], max_tokens=1)))[
+        -1
+    ].finish_reason == "length"
+
+
+async def test_a_cancelled_task_cancels_its_request_only(client: Client) -> None:
+    other = asyncio.create_task(gather(client, Submit(id="other", prompt=[5], max_tokens=60, sampling=LONG)))
+    task = asyncio.create_task(gather(client, Submit(id="gone", prompt=[6], sampling=LONG)))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await other)[-1].finish_reason == "length"
+    await until(lambda: client.status.stats.running == 0)
+
+
+async def test_close_ends_running_requests_with_an_error(client: Client) -> None:
+    task = asyncio.create_task(gather(client, Submit(id="endless", prompt=[1], sampling=LONG)))
+    await client.wait_ready()
+    await asyncio.sleep(0.05)
+    started = time.monotonic()
+    await client.close()
+    assert time.monotonic() - started < 2
+    last = (await task)[-1]
+    assert last.error is not None
+    assert (last.finish_reason, last.error.status) == ("error", 503)
+    assert "shutting down" in last.error.message
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_death_is_reported_to_every_request_and_to_later_ones(number: signal.Signals) -> None:
+    client = process_client()
+    await client.start()
+    await client.wait_ready()
+    tasks = [
+        asyncio.create_task(gather(client, Submit(id=str(i), prompt=[1], sampling=LONG))) for i in range(6)
+    ]
+    await until(lambda: client.status.stats.running == 4)
+    os.kill(child_of(client), number)
+    async with asyncio.timeout(2):
+        results = await asyncio.gather(*tasks, gather(client, Submit(id="later", prompt=[1])))
+    assert [outputs[-1].error.status for outputs in results if outputs[-1].error] == [503] * 7
+    await until(lambda: client.status.state == "failed")
+    assert ("SIGKILL" if number == signal.SIGKILL else "code 0") in client.status.message
+    with pytest.raises(Unavailable, match="The engine process"):
+        await client.wait_ready()
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("too big", "error: the model does not fit"),
+        ("bug", "the engine failed: ZeroDivisionError: oops"),
+        ("killed", "The engine process was killed by SIGKILL, perhaps because memory ran out"),
+    ],
+)
+async def test_failure_to_load(path: str, message: str) -> None:
+    client = process_client(path)
+    await client.start()
+    waiting = asyncio.create_task(gather(client, Submit(id="early", prompt=[1])))
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable) as failure:
+            await client.wait_ready()
+        assert str(failure.value) == client.status.message == message
+        (output,) = await waiting
+    assert output.error is not None
+    assert output.error.message == message
+    await client.close()
+
+
+async def test_progress_while_loading_and_close_at_that_time() -> None:
+    client = process_client("never")
+    await client.start()
+    await until(lambda: client.status.progress == 0.5)
+    assert (client.status.state, client.status.message) == ("loading", "half")
+    started = time.monotonic()
+    await client.close()
+    assert time.monotonic() - started < 1
+
+
+async def test_sigint_is_left_to_the_server() -> None:
+    client = process_client("fast")
+    await client.start()
+    await client.wait_ready()
+    os.kill(child_of(client), signal.SIGINT)
+    assert (await gather(client, Submit(id="a", prompt=[1], max_tokens=1)))[-1].finish_reason == "length"
+    await client.close()
+
+
+async def test_an_idle_engine_uses_no_time() -> None:
+    client = process_client("fast")
+    await client.start()
+    await client.wait_ready()
+    await gather(client, Submit(id="a", prompt=[1], max_tokens=1))
+
+    def ticks() -> int:
+        return sum(
+            map(int, Path(f"/proc/{child_of(client)}/stat").read_text().rsplit(")")[-1].split()[11:13])
+        )
+
+    before = ticks()
+    await asyncio.sleep(0.4)
+    assert ticks() - before <= 1  # of 10 ms
+    await client.close()

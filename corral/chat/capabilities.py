@@ -23,8 +23,6 @@ class Capabilities:
     """Two user messages in a row are refused."""
     typed_content: bool = False
     """Only a list of `{"type": "text", "text": ...}` reaches the prompt; a plain string is lost."""
-    null_content: bool = True
-    """An assistant message whose content is null is rendered, and not as the text "None"."""
 
     def describe(self) -> str:
         """For the log."""
@@ -58,10 +56,8 @@ def probe(template: ChatTemplate) -> Capabilities:
 
     user, user_2, reply = say("user", _USER), say("user", _USER_2), say("assistant", _REPLY)
     dialogue = shows([user, reply, user_2], _USER, _REPLY, _USER_2)
-    null = {"role": "assistant", "content": None}
     return Capabilities(
         system=shows([say("system", _SYSTEM), user], _SYSTEM, _USER),
         alternation=dialogue and not shows([user, user_2], _USER, _USER_2),
         typed_content=typed_content,
-        null_content=shows([user, null, user_2], _USER, _USER_2) and not shows([user, null, user_2], "None"),
     )

@@ -221,7 +221,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             "corral_result": self._result,
             **{name: self._guarded(name, f, SHALLOW_FILTERS) for name, f in plain.items()},
         }
-        self.tests = {name: self._guarded(name, f, SHALLOW_TESTS) for name, f in self.tests.items()}
+        tests: dict[str, Any] = self.tests
+        self.tests = {name: self._guarded(name, f, SHALLOW_TESTS) for name, f in tests.items()}
         self.globals["raise_exception"] = raise_exception
         self.globals["strftime_now"] = strftime_now
         self.concat = self._concat  # type: ignore[method-assign]

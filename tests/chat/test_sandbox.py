@@ -20,7 +20,8 @@ def render(source: str, seconds: float = 5.0, **variables: object) -> str:
 
 def hundred_times(begin: str, step: str, end: str = "") -> str:
     """`n.a` begins as one expression and becomes another a hundred times."""
-    return f"{{% set n = namespace(a={begin}) %}}{{% for i in range(100) %}}{{% set n.a = {step} %}}{{% endfor %}}{end}"
+    loop = f"{{% for i in range(100) %}}{{% set n.a = {step} %}}{{% endfor %}}"
+    return f"{{% set n = namespace(a={begin}) %}}{loop}{end}"
 
 
 NESTED = hundred_times("[1]", "[n.a, n.a]")

@@ -38,12 +38,10 @@ class Chain:
             params = msgspec.structs.replace(params, logit_bias={**params.logit_bias, **banned})
         self._params = params
         self.seed = seed
+        active = [sampler for sampler in SAMPLERS if not sampler.is_identity(params)]
+        self._edits = [sampler for sampler in active if sampler.edits]
+        self._discards = [sampler for sampler in active if not sampler.edits]
         self._is_greedy = params.temperature <= 0 or params.top_k == 1
-        self._samplers = [
-            sampler
-            for sampler in SAMPLERS
-            if not sampler.is_identity(params) and (sampler.can_change_best or not self._is_greedy)
-        ]
 
     def sample(self, row: Float32, tokens: Sequence[int]) -> int:
         """The token that follows `tokens` (prompt and generated ones), given its logits [V].
@@ -55,7 +53,7 @@ class Chain:
         if not all_finite(row):
             raise InternalError(f"the model's logits for token {len(tokens)} are not finite numbers")
         candidates = Candidates(row)
-        for sampler in self._samplers:
+        for sampler in self._edits:
             sampler.apply(candidates, self._params, tokens)
         if self._params.logit_bias and candidates.largest() == -math.inf:
             raise RequestError(
@@ -63,6 +61,8 @@ class Chain:
             )
         if self._is_greedy:
             return candidates.best()
+        for sampler in self._discards:
+            sampler.apply(candidates, self._params, tokens)
         count = candidates.count_reaching(uniform(self.seed, len(tokens)))
         return int(candidates.first(count)[0][-1])
 

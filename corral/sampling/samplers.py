@@ -19,8 +19,8 @@ class Sampler:
     """`apply` changes the candidates, given the request's parameters and its prompt and tokens so far."""
 
     name: str
-    can_change_best: bool
-    """Whether it edits logits; those that only discard or sharpen leave the most likely token what it is."""
+    edits: bool
+    """Whether it changes logits. Those that discard or sharpen leave the most likely token what it is."""
     is_identity: Callable[[SamplingParams], bool]
     apply: Callable[[Candidates, SamplingParams, Sequence[int]], None]
 

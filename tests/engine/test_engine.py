@@ -1,0 +1,303 @@
+"""The engine in this process, over the fake executor."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import pytest
+from fake_executor import (
+    CONTROL,
+    EOS,
+    TABLES,
+    VOCAB,
+    Clock,
+    FakeExecutor,
+    build_engine,
+    limits,
+    prompt,
+    run,
+    text_of,
+    tokens_of,
+)
+from numpy.typing import NDArray
+
+from corral.engine.engine import Engine
+from corral.engine.messages import Cancel, ErrorInfo, Output, Submit, Timings
+from corral.sampling.params import SamplingParams
+
+GREEDY = SamplingParams(temperature=0)
+
+
+def say(*tokens: int) -> FakeExecutor:
+    """After a prompt of one token, these are the tokens, whatever the sampler."""
+
+    def edit(logits: NDArray[np.float32], history: list[int]) -> None:
+        logits[:] = -100
+        logits[tokens[(len(history) - 1) % len(tokens)]] = 100
+
+    return FakeExecutor(edit)
+
+
+def last(executor: FakeExecutor, submit: Submit, **changes: int) -> Output:
+    return run(build_engine(executor, **changes), [submit])[submit.id][-1]
+
+
+# -- endings --
+
+
+@pytest.mark.parametrize(
+    ("tokens", "submit", "text", "num_tokens", "reason", "stop_type", "word"),
+    [
+        ((0, 1, EOS), {}, "ab", 3, "stop", "eos", ""),
+        ((0, 1, EOS), {"special": True}, "ab<eos>", 3, "stop", "eos", ""),
+        ((0, CONTROL, 1, EOS), {}, "ab", 4, "stop", "eos", ""),
+        ((0, 1, 2), {"max_tokens": 5}, "abcab", 5, "length", "limit", ""),
+        ((0, 1, EOS), {"max_tokens": 3}, "ab", 3, "stop", "eos", ""),
+        ((0, 1, EOS), {"max_tokens": 0}, "", 0, "length", "limit", ""),
+        ((0, 1, 2, 3), {"stop": ["bc"]}, "a", 3, "stop", "word", "bc"),
+        ((0, 1, 2, EOS), {"stop": ["cd"]}, "abc", 4, "stop", "eos", ""),
+        ((0, 1, 2), {"stop": ["cd"], "max_tokens": 3}, "abc", 3, "length", "limit", ""),
+    ],
+)
+def test_how_a_request_ends(
+    tokens: tuple[int, ...],
+    submit: dict[str, object],
+    text: str,
+    num_tokens: int,
+    reason: str,
+    stop_type: str,
+    word: str,
+) -> None:
+    outputs = run(build_engine(say(*tokens)), [Submit(id="a", prompt=[9], **submit)])["a"]  # type: ignore[arg-type]
+    end = outputs[-1]
+    assert (text_of(outputs), len(tokens_of(outputs))) == (text, num_tokens)
+    assert (end.finish_reason, end.stop_type, end.stopping_word) == (reason, stop_type, word)
+
+
+def test_generation_ends_with_the_context() -> None:
+    outputs = run(build_engine(say(0), n_ctx=50), [Submit(id="a", prompt=prompt(40), max_tokens=999)])["a"]
+    assert len(tokens_of(outputs)) == 10
+    assert (outputs[-1].finish_reason, outputs[-1].stop_type) == ("length", "limit")
+
+
+def test_ignore_eos() -> None:
+    params = SamplingParams(temperature=0, ignore_eos=True)
+    assert EOS not in tokens_of(
+        run(build_engine(say(0, EOS), n_ctx=99), [Submit(id="a", prompt=[1], sampling=params)])["a"]
+    )
+
+
+# -- refusals --
+
+
+@pytest.mark.parametrize(
+    ("submit", "error"),
+    [
+        (
+            {"prompt": [1] * 50},
+            ErrorInfo(
+                status=400,
+                type="exceed_context_size_error",
+                message="request (50 tokens) exceeds the available context size (50 tokens), "
+                "try increasing --ctx-size",
+                extra={"n_prompt_tokens": 50, "n_ctx": 50},
+            ),
+        ),
+        (
+            {"prompt": []},
+            ErrorInfo(400, "invalid_request_error", "the prompt has 0 tokens, expected at least one"),
+        ),
+        (
+            {"prompt": [1, VOCAB]},
+            ErrorInfo(400, "invalid_request_error", "the prompt has token 64, expected ids from 0 to 63"),
+        ),
+        (
+            {"prompt": [-1]},
+            ErrorInfo(400, "invalid_request_error", "the prompt has token -1, expected ids from 0 to 63"),
+        ),
+        (
+            {"prompt": [1], "sampling": SamplingParams(logit_bias={VOCAB: 1.0})},
+            ErrorInfo(400, "invalid_request_error", "logit_bias names token 64, expected one from 0 to 63"),
+        ),
+        (
+            {"prompt": [1], "sampling": SamplingParams(repeat_penalty=0.0)},
+            ErrorInfo(
+                400,
+                "invalid_request_error",
+                "repeat_penalty is 0.0, expected a number from 0.000001 to 1000000",
+            ),
+        ),
+    ],
+)
+def test_refused_at_once(submit: dict[str, object], error: ErrorInfo) -> None:
+    engine = build_engine(n_ctx=50)
+    assert engine.submit(Submit(id="a", **submit)) == [  # type: ignore[arg-type]
+        Output(id="a", finish_reason="error", error=error)
+    ]
+    assert not engine.has_work
+    assert engine.submit(Submit(id="a", prompt=[1])) == []  # the id is free
+
+
+def test_the_longest_prompt_gets_one_token() -> None:
+    assert len(last(say(0), Submit(id="a", prompt=[1] * 49), n_ctx=50).tokens) == 1
+
+
+# -- failures --
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_fail_that_request_only(value: float) -> None:
+    def edit(logits: NDArray[np.float32], history: list[int]) -> None:
+        if history[0] == 7:
+            logits[20] = value
+
+    submits = [Submit(id="bad", prompt=[7, 1]), Submit(id="good", prompt=[8], max_tokens=5)]
+    outputs = run(build_engine(FakeExecutor(edit)), submits)
+    error = outputs["bad"][-1].error
+    assert error is not None
+    assert (error.status, error.type) == (500, "server_error")
+    assert error.message == "the model's logits for token 2 are not finite numbers"
+    assert outputs["good"][-1].finish_reason == "length"
+
+
+def test_a_request_that_bans_every_token() -> None:
+    params = SamplingParams(logit_bias=dict.fromkeys(range(VOCAB), -math.inf))
+    error = last(FakeExecutor(), Submit(id="a", prompt=[1], sampling=params)).error
+    assert error is not None
+    assert error.status == 400
+
+
+def test_a_bug_fails_that_request_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = build_engine()
+    for id in ("bad", "good"):
+        engine.submit(Submit(id=id, prompt=[1], max_tokens=3))
+    monkeypatch.setattr(engine.scheduler.waiting[0].text, "feed", lambda token: {}[token])
+    with caplog.at_level(logging.ERROR):
+        outputs = run(engine)
+    error = outputs["bad"][-1].error
+    assert error is not None
+    assert error.status == 500
+    assert error.message.startswith("the engine failed on this request: KeyError")
+    assert "request bad failed" in caplog.text  # with a traceback for us
+    assert outputs["good"][-1].finish_reason == "length"
+
+
+def test_a_step_that_fails_fails_its_requests_and_the_engine_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def edit(logits: NDArray[np.float32], history: list[int]) -> None:
+        if history[0] == 7:
+            raise MemoryError("no room")
+
+    engine = build_engine(FakeExecutor(edit))
+    with caplog.at_level(logging.ERROR):
+        outputs = run(engine, [Submit(id="a", prompt=[7]), Submit(id="b", prompt=[8])])
+    assert [ones[-1].error.status for ones in outputs.values() if ones[-1].error] == [500, 500]
+    assert run(engine, [Submit(id="c", prompt=[8], max_tokens=1)])["c"][-1].finish_reason == "length"
+
+
+# -- cancelling --
+
+
+@pytest.mark.parametrize("steps", range(0, 40, 3))
+def test_cancel_at_any_step(steps: int) -> None:
+    engine = build_engine(num_blocks=6, n_ctx=160, chunk_tokens=16)
+    params = SamplingParams(seed=1, ignore_eos=True)
+    for id in ("a", "b", "c"):
+        engine.submit(Submit(id=id, prompt=prompt(40), max_tokens=60, sampling=params))
+    for _ in range(steps):
+        engine.step()
+    (output,) = engine.handle(Cancel("b"))
+    assert (output.id, output.finish_reason) == ("b", "cancelled")
+    assert engine.cancel("b") == []  # only one result
+    outputs = run(engine)
+    assert set(outputs) == {"a", "c"}
+    assert engine.stats().blocks_used == 0
+
+
+# -- what is reported --
+
+
+def test_seed_is_reported_and_repeats_the_text() -> None:
+    submit = Submit(id="a", prompt=[1], max_tokens=30)
+    outputs = run(build_engine(), [submit])["a"]
+    seed = outputs[-1].seed
+    assert 0 <= seed < 2**32
+    again = run(
+        build_engine(), [Submit(id="b", prompt=[1], max_tokens=30, sampling=SamplingParams(seed=seed))]
+    )
+    assert text_of(again["b"]) == text_of(outputs)
+    other = run(build_engine(), [submit])["a"]
+    assert other[-1].seed != seed  # (1/2**32)
+
+
+def test_probabilities_are_those_before_the_chain() -> None:
+    params = SamplingParams(seed=3, n_probs=5, temperature=0.3, logit_bias={4: 50.0}, ignore_eos=True)
+    executor = FakeExecutor()
+    outputs = run(build_engine(executor), [Submit(id="a", prompt=[1], max_tokens=3, sampling=params)])["a"]
+    assert tokens_of(outputs) == [4, 4, 4]
+    for output in outputs:
+        (info,) = output.infos
+        assert (info.id, info.piece) == (4, b"e")
+        assert [top.logprob for top in info.top] == sorted((top.logprob for top in info.top), reverse=True)
+        assert len(info.top) == 5
+        assert all(top.piece == TABLES.text[top.id] for top in info.top)
+        assert info.logprob < math.log(0.5)  # with the bias it would be near 0
+        assert sum(math.exp(top.logprob) for top in info.top) < 1
+
+
+def test_no_probabilities_unless_asked_for() -> None:
+    assert last(FakeExecutor(), Submit(id="a", prompt=[1], max_tokens=1)).infos == []
+
+
+def test_timings_count_the_first_token_as_prompt() -> None:
+    clock = Clock()
+
+    class Slow(FakeExecutor):
+        def step(self, batch):  # type: ignore[no-untyped-def]
+            clock.now += 0.1 if len(batch.tokens) > 1 else 0.01
+            return super().step(batch)
+
+    engine = Engine(Slow(), TABLES, limits(chunk_tokens=10, parallel=1), clock)
+    params = SamplingParams(ignore_eos=True)
+    first, second = (
+        Submit(id=id, prompt=prompt(20), max_tokens=6, sampling=params) for id in ("first", "second")
+    )
+    outputs = run(engine, [first, second])
+    # 2 steps for the prompt, the second of which gives the first token; then 5 more tokens
+    expected = Timings(queue_ms=0, prompt_n=20, prompt_ms=200, predicted_n=6, predicted_ms=50)
+    for id, queue_ms in (("first", 0), ("second", 250)):
+        timings = outputs[id][-1].timings
+        assert timings is not None
+        assert timings.queue_ms == pytest.approx(queue_ms)
+        assert timings.prompt_ms == pytest.approx(expected.prompt_ms)
+        assert timings.predicted_ms == pytest.approx(expected.predicted_ms)
+        assert (timings.prompt_n, timings.cache_n, timings.predicted_n) == (20, 0, 6)
+    stats = engine.stats()
+    assert (stats.prompt_tokens, stats.predicted_tokens, stats.steps, stats.step_sequences) == (
+        40,
+        12,
+        14,
+        14,
+    )
+    assert (stats.prompt_ms, stats.predicted_ms) == (pytest.approx(400), pytest.approx(100))
+    assert all(outputs[id][i].timings is None for id in outputs for i in range(5))
+
+
+def test_stats_of_this_moment() -> None:
+    engine = build_engine(parallel=2)
+    for i in range(5):
+        engine.submit(Submit(id=str(i), prompt=prompt(40), max_tokens=3, sampling=GREEDY))
+    engine.step()
+    stats = engine.stats()
+    assert (stats.running, stats.waiting, stats.blocks_used, stats.blocks_total) == (2, 3, 4, 64)
+
+
+def test_a_prompt_that_is_not_finished_gives_no_output() -> None:
+    engine = build_engine(chunk_tokens=10)
+    engine.submit(Submit(id="a", prompt=prompt(25), max_tokens=1))
+    assert [len(engine.step()) for _ in range(3)] == [0, 0, 1]

@@ -1,0 +1,212 @@
+"""The scheduler alone: a token is appended where a step catches up, as a sampler would."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from fake_executor import TABLES, limits
+
+from corral.engine.messages import Submit
+from corral.engine.output import TextStream
+from corral.engine.request import Request, State
+from corral.engine.scheduler import Limits, Part, Scheduler
+from corral.program.batch import BLOCK_TOKENS
+from corral.sampling.chain import Chain
+from corral.sampling.params import SamplingParams
+
+
+def request(arrival: int, num_prompt: int, max_new: int = 4, client: str = "") -> Request:
+    submit = Submit(id=f"r{arrival}", prompt=[1] * num_prompt, client=client)
+    chain, text = Chain(SamplingParams(), seed=0), TextStream(TABLES)
+    return Request(
+        submit=submit, arrival=arrival, max_new=max_new, chain=chain, text=text, tokens=list(submit.prompt)
+    )
+
+
+def scheduler_of(*requests: Request, **changes: int) -> Scheduler:
+    scheduler = Scheduler(limits(**changes))
+    for one in requests:
+        scheduler.add(one)
+    return scheduler
+
+
+def step(scheduler: Scheduler) -> list[Part]:
+    """Schedule, check what must hold for every step, and do what the engine does."""
+    parts = scheduler.schedule()
+    scheduler.check()
+    counts = [part.num_new for part in parts]
+    assert sum(counts) <= scheduler.limits.step_tokens
+    assert all(1 <= count <= scheduler.limits.chunk_tokens for count in counts)
+    scheduled = [part.request for part in parts]
+    assert sorted(r.arrival for r in scheduled) == [r.arrival for r in scheduler.running], "each runs, once"
+    for one, count in parts:
+        assert count <= one.num_todo
+        one.num_computed_tokens += count
+        assert one.num_computed_tokens <= len(one.block_table) * BLOCK_TOKENS
+        if one.num_todo == 0:
+            one.tokens.append(2)
+            if one.num_generated >= one.max_new:
+                scheduler.finish(one)
+    scheduler.check()
+    return parts
+
+
+def shape(parts: list[Part]) -> dict[str, int]:
+    return {part.request.id: part.num_new for part in parts}
+
+
+def test_a_prompt_is_computed_in_chunks_then_token_by_token() -> None:
+    scheduler = scheduler_of(request(1, 20, max_new=3), chunk_tokens=8)
+    assert [shape(step(scheduler)) for _ in range(6)] == [
+        {"r1": 8}, {"r1": 8}, {"r1": 4}, {"r1": 1}, {"r1": 1}, {}
+    ]  # fmt: skip
+
+
+def test_a_long_prompt_does_not_stop_those_that_generate() -> None:
+    talker = request(1, 1, max_new=100)
+    scheduler = scheduler_of(talker, step_tokens=16)
+    step(scheduler)
+    scheduler.add(request(2, 100))
+    for done in range(1, 7):
+        assert shape(step(scheduler)) == {"r1": 1, "r2": 15}
+        assert talker.num_generated == 1 + done
+
+
+def test_what_is_left_of_the_budget_goes_to_the_oldest() -> None:
+    scheduler = scheduler_of(request(1, 50), request(2, 50), request(3, 50), step_tokens=20)
+    assert shape(step(scheduler)) == {"r1": 20}
+    assert shape(step(scheduler)) == {"r1": 20}
+    assert shape(step(scheduler)) == {"r1": 10, "r2": 10}
+    assert shape(step(scheduler)) == {"r1": 1, "r2": 19}
+
+
+def test_one_token_for_each_that_runs_even_if_the_budget_is_only_that() -> None:
+    scheduler = scheduler_of(*(request(i, 10) for i in range(1, 6)), step_tokens=3, parallel=5)
+    assert scheduler.limits.sequences == 3
+    seen = [shape(step(scheduler)) for _ in range(100)]
+    assert {id for parts in seen for id in parts} == {"r1", "r2", "r3", "r4", "r5"}
+
+
+def test_at_most_parallel_sequences_and_the_next_follows_at_once() -> None:
+    scheduler = scheduler_of(request(1, 1, max_new=1), request(2, 1, max_new=9), request(3, 1), parallel=2)
+    assert shape(step(scheduler)) == {"r1": 1, "r2": 1}
+    assert shape(step(scheduler)) == {"r2": 1, "r3": 1}
+
+
+def test_nobody_overtakes_a_request_that_does_not_fit_yet() -> None:
+    # 4 blocks: the first takes 3, the second needs 3, the third would fit
+    scheduler = scheduler_of(
+        request(1, 70, max_new=5), request(2, 70), request(3, 1), num_blocks=4, n_ctx=128
+    )
+    ran = [shape(step(scheduler)) for _ in range(6)]
+    assert ran[0] == {"r1": 70}
+    assert ran[4] == {"r1": 1}
+    assert ran[5] == {"r2": 70}
+
+
+def test_clients_take_turns_and_each_is_served_in_order() -> None:
+    greedy = [request(i, 1, max_new=3, client="greedy") for i in range(1, 9)]
+    scheduler = scheduler_of(*greedy, request(9, 1, max_new=3, client="modest"), parallel=2)
+    assert shape(step(scheduler)) == {"r1": 1, "r9": 1}
+
+
+def test_without_blocks_the_youngest_is_preempted_and_resumes() -> None:
+    # 5 blocks: each prompt takes 2, and the first to need a third block gets the last
+    old, young = request(1, 63, max_new=60), request(2, 63, max_new=60)
+    scheduler = scheduler_of(old, young, num_blocks=5, n_ctx=160)
+    while len(step(scheduler)) == 2:
+        assert scheduler.preemptions == 0
+    assert scheduler.preemptions == 1
+    assert (young.state, young.num_computed_tokens, young.block_table) == (State.WAITING, 0, [])
+    kept = list(young.tokens)
+    assert len(kept) > 63
+    while old.state is State.RUNNING:
+        assert shape(step(scheduler)) == {"r1": 1}
+    assert shape(step(scheduler)) == {"r2": len(kept)}
+    assert young.tokens[: len(kept)] == kept
+    while scheduler.running:
+        step(scheduler)
+    assert (old.num_generated, young.num_generated, scheduler.pool.num_used) == (60, 60, 0)
+
+
+def test_a_preempted_request_is_first_in_line() -> None:
+    old, young = request(1, 63, max_new=60, client="a"), request(2, 63, max_new=60, client="a")
+    scheduler = scheduler_of(old, young, num_blocks=5, n_ctx=160)
+    step(scheduler)
+    scheduler.add(request(3, 1, client="b"))
+    while scheduler.preemptions == 0:
+        assert "r3" not in shape(step(scheduler))  # no block to spare for it yet
+    while old.state is State.RUNNING:
+        assert shape(step(scheduler)) == {"r1": 1}
+    assert next(iter(shape(step(scheduler)))) == "r2"
+
+
+def test_a_pool_that_holds_just_one_request_still_serves_all() -> None:
+    requests = [request(i, 31, max_new=97) for i in range(1, 6)]
+    scheduler = scheduler_of(*requests, num_blocks=4, n_ctx=128, parallel=4)
+    for _ in range(5 * 98 * 2):
+        step(scheduler)
+    assert [one.num_generated for one in requests] == [97] * 5
+
+
+@pytest.mark.parametrize("when", ["waiting", "in its prompt", "generating", "preempted"])
+def test_a_request_can_be_ended_at_any_time(when: str) -> None:
+    old, young = request(1, 63, max_new=60), request(2, 63, max_new=60)
+    scheduler = scheduler_of(old, young, num_blocks=5, n_ctx=160, chunk_tokens=40)
+    reached = {
+        "waiting": lambda: True,
+        "in its prompt": lambda: 0 < young.num_computed_tokens < 63,
+        "generating": lambda: young.num_generated > 0,
+        "preempted": lambda: young.preemptions > 0,
+    }[when]
+    while not reached():
+        step(scheduler)
+    scheduler.finish(young)
+    scheduler.check()
+    while scheduler.running or scheduler.waiting:
+        assert "r2" not in shape(step(scheduler))
+    assert (old.num_generated, scheduler.pool.num_used) == (60, 0)
+
+
+def test_limits_that_could_never_work_are_refused() -> None:
+    with pytest.raises(AssertionError, match="can't hold one request"):
+        Limits(n_ctx=33, num_blocks=1, parallel=1)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_walk(seed: int) -> None:
+    """Requests of all sizes come and go; every step keeps its promises, and all that stay are served."""
+    rng = random.Random(seed)
+    num_blocks = rng.randint(2, 30)
+    scheduler = Scheduler(
+        Limits(
+            n_ctx=rng.randint(40, num_blocks * BLOCK_TOKENS),
+            num_blocks=num_blocks,
+            parallel=rng.randint(1, 8),
+            step_tokens=rng.choice([1, 3, 16, 64, 512]),
+            chunk_tokens=rng.choice([1, 7, 512]),
+        )
+    )
+    n_ctx = scheduler.limits.n_ctx
+    alive: list[Request] = []
+    kept: list[Request] = []
+    for arrival in range(1, 40):
+        num_prompt = rng.randint(1, n_ctx - 1)
+        new = request(arrival, num_prompt, rng.randint(1, n_ctx - num_prompt), client=rng.choice("abc"))
+        scheduler.add(new)
+        alive.append(new)
+        for _ in range(rng.randint(0, 12)):
+            step(scheduler)
+        if rng.random() < 0.3:
+            gone = alive.pop(rng.randrange(len(alive)))
+            scheduler.finish(gone)
+            scheduler.check()
+        kept = alive
+    # at least one token a step, and the oldest is never preempted: this bounds what preemption can waste
+    for _ in range(200_000):
+        if not (scheduler.running or scheduler.waiting):
+            break
+        assert step(scheduler), "work to do, but an empty step"
+    assert all(one.state is State.FINISHED and one.num_generated == one.max_new for one in kept)
+    assert scheduler.pool.num_used == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
@@ -15,8 +17,9 @@ from corral.engine.output import TextTables
 from corral.engine.scheduler import Limits
 from corral.errors import ModelFileError
 from corral.gguf.reader import GGUFFile
-from corral.program import open_executor
+from corral.models import trace_program
 from corral.program.batch import BLOCK_TOKENS, Batch, Executor
+from corral.program.program import Program
 from corral.system import budget, cpu
 from corral.system.memory import kv_bytes_per_token
 from corral.tokenizer.vocabulary import Vocabulary
@@ -32,6 +35,7 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     started = time.perf_counter()
     progress(0.0, "reading the header")
     file = GGUFFile.open(model.path)
+    program = trace_program(file)
     train_ctx = file.require(f"{file.architecture}.context_length", int)
     threads = cpu.decide(config.threads, cpu.limits(), force=config.force_threads)
     memory = _plan_memory(file, config, train_ctx)
@@ -40,12 +44,10 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     if n_ctx < memory.ctx_size:
         notes.append(f"a request may use {n_ctx} tokens, the context of the model, not {memory.ctx_size}")
 
-    executor = open_executor(
-        file,
-        config,
-        threads=threads.threads,
-        progress=lambda share: progress(share, "loading the weights"),
-    )
+    def progress_of_weights(share: float) -> None:
+        progress(share, "loading the weights")
+
+    executor = _open_executor(program, file, config, threads.threads, progress_of_weights)
     text = _text_tables(file, executor.vocab_size)
     if config.warmup:
         progress(1.0, "warming up")
@@ -73,6 +75,36 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
         notes=[note for note in notes if note],
     )
     return LoadedModel(engine, ready)
+
+
+class ModelExecutor(Executor, Protocol):
+    """An executor that says what it is."""
+
+    name: str
+    isa: str
+    weights_bytes: int
+    kv_bytes_per_block: int
+
+
+def _open_executor(
+    program: Program, file: GGUFFile, config: EngineConfig, threads: int, progress: Callable[[float], None]
+) -> ModelExecutor:
+    # imported here: each is of no use to the other, and only one needs the compiled extension
+    if config.executor == "reference":
+        from corral.program.reference import ReferenceExecutor
+
+        return ReferenceExecutor(program, file)
+    from corral.program.native import NativeExecutor
+
+    return NativeExecutor(
+        program,
+        file,
+        threads=threads,
+        isa=config.isa,
+        max_tokens=min(config.batch_size, config.ubatch_size),
+        max_logits=config.parallel,
+        progress=progress,
+    )
 
 
 def _plan_memory(file: GGUFFile, config: EngineConfig, train_ctx: int) -> budget.MemoryPlan:

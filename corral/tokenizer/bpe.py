@@ -1,4 +1,4 @@
-"""BpeTokenizer: byte-level BPE (GPT-2 and most models since) and BPE over characters (Gemma 4), by `tokenizers`."""
+"""BpeTokenizer: BPE over bytes (GPT-2 and most models since) or characters (Gemma 4), by `tokenizers`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from corral.tokenizer.vocabulary import SPACE, Vocabulary
 
 _MERGES = "tokenizer.ggml.merges"
 
+# Characters. Oniguruma gives up, and takes the thread with it, when one match needs ten million steps back,
+# which a run of white space of that length does.
+_MAX_TEXT = 2_000_000
+
 
 class BpeTokenizer(Tokenizer):
     """See Tokenizer."""
@@ -27,13 +31,14 @@ class BpeTokenizer(Tokenizer):
         self, vocabulary: Vocabulary, gguf: GGUFFile, *, lstrip: frozenset[int], rstrip: frozenset[int]
     ) -> None:
         super().__init__(vocabulary, lstrip=lstrip, rstrip=rstrip)
-        # Each call encodes one text, in the thread that asks; a pool of threads would stand idle beside the engine's.
+        # A call encodes one text, in the thread that asks; a pool would only stand beside the engine's.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self._dropped = len(vocabulary) if _lacks_bytes(vocabulary) else None
         self._encoder = Encoder(_model(vocabulary, gguf, self._dropped))
         self._encoder.pre_tokenizer = splitter(vocabulary.rules)
 
     def _encode_parts(self, parts: list[str | int]) -> list[int]:
+        parts = [cut for part in parts for cut in _cut(part)]
         texts = [part for part in parts if isinstance(part, str)]
         if not self.vocabulary.rules.byte_level:
             texts = [text.replace(" ", SPACE) for text in texts]
@@ -46,6 +51,13 @@ class BpeTokenizer(Tokenizer):
             else:
                 ids += next(encodings).ids
         return ids if self._dropped is None else [id for id in ids if id != self._dropped]
+
+
+def _cut(part: str | int) -> list[str | int]:
+    """A text of absurd length in slices."""
+    if isinstance(part, int) or len(part) <= _MAX_TEXT:
+        return [part]
+    return [part[start : start + _MAX_TEXT] for start in range(0, len(part), _MAX_TEXT)]
 
 
 def splitter(rules: PreTokenizer) -> Splitter:
@@ -64,7 +76,7 @@ def _lacks_bytes(vocabulary: Vocabulary) -> bool:
 
 
 def _model(vocabulary: Vocabulary, gguf: GGUFFile, dropped: int | None) -> BPE:
-    """The vocabulary and its merges. What has no token becomes `dropped`, so that its neighbours don't merge."""
+    """Vocabulary and merges. What has no token becomes `dropped`, so that its neighbours don't merge."""
     ids = {text.decode("utf-8", "backslashreplace"): id for text, id in vocabulary.ids.items()}
     merges = []
     for line in gguf.raw_strings(_MERGES):

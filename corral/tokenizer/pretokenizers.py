@@ -1,11 +1,14 @@
 r"""The table of pre-tokenizers: `tokenizer.ggml.pre` -> how text is cut into words before the merges.
 
-A pre-tokenizer is a list of regular expressions (Oniguruma), each applied to every piece the ones before it left:
-a match becomes a piece, and so does what lies between matches. Nothing is dropped, so the pieces of a text always
-join to the text. The expressions are those of each model's own tokenizer.json, the ones it was trained with.
-llama.cpp approximates some of them, so a few words of text come out in other tokens there: it does not tell upper
-from lower case beyond ASCII (gpt-4o, llama4, tekken, youtu, tiny_aya) or at all (kimi-k2), hides white space beyond
-ASCII from expressions that list ranges (deepseek-llm, deepseek-coder), and joins digits to what is before them (afmoe).
+A pre-tokenizer is a list of regular expressions (Oniguruma), each applied to every piece the ones before
+left: a match becomes a piece, and so does what lies between matches. Nothing is dropped: the pieces join to
+the text.
+
+The expressions are those of each model's own tokenizer.json, the ones it was trained with. llama.cpp
+approximates some, so there some words come out in other tokens: it does not tell upper from lower case beyond
+ASCII (gpt-4o, llama4, tekken, youtu, tiny_aya) or at all (kimi-k2), hides white space beyond ASCII from
+expressions that list ranges (deepseek-llm, deepseek-coder), and joins digits to what is before them (afmoe,
+tiny_aya).
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ _LINES = r"\s*[\r\n]+|" + _SPACES
 _PUNCTUATION = r" ?[^\s\p{L}\p{N}]+[\r\n]*|"
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+|"
 
-# gpt-2's own expression, but that a single white-space character before a word is cut off by what surrounds it.
+# gpt-2's own; a last |\s+ is left out, as what lies between matches is a piece anyway.
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
 _LLAMA3 = _CONTRACTION + "|" + _WORD + r"\p{N}{1,3}|" + _PUNCTUATION + _LINES
 _QWEN2 = _CONTRACTION + "|" + _WORD + r"\p{N}|" + _PUNCTUATION + _LINES
@@ -242,7 +245,8 @@ _TABLE: tuple[tuple[tuple[str, ...], PreTokenizer], ...] = (
         PreTokenizer(
             (
                 _CONTRACTION
-                + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|"
+                + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+"
+                + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|"
                 + _SPACES,
             )
         ),
@@ -302,7 +306,7 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {name: row for names, row in _TABLE fo
 
 
 def find_pre_tokenizer(name: str) -> tuple[PreTokenizer, str]:
-    """The row of `name`, and a sentence saying what is wrong if the default one stands in for it (else "")."""
+    """The row of `name`, and a sentence of warning (or "") if the default one stands in for it."""
     if name in PRE_TOKENIZERS:
         return PRE_TOKENIZERS[name], ""
     what = f"{name!r} is unknown" if name else "is missing"

@@ -1,6 +1,6 @@
 """Which tokens have a role: begin and end of text, end of a turn, fill-in-the-middle.
 
-A file names some of them by id; the rest are known by their text, because many files name only `bos` and `eos`.
+A file names some of them by id; the rest are known by their text, as many files name only `bos` and `eos`.
 The lists of texts are those that llama.cpp recognises (src/llama-vocab.cpp).
 """
 
@@ -115,7 +115,7 @@ _END_ROLES = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 
 # gpt-oss: parts of a message that a client must see.
 _SHOWN = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
-# With both of a pair in the vocabulary <|end|> ends a message, not the generation (o200k_harmony, solar-open).
+# With both of a pair in the vocabulary <|end|> ends a message, not a generation (o200k_harmony, solar-open).
 _END_OF_MESSAGE = (("<|return|>", "<|call|>"), ("<|calls|>", "<|flush|>"), ("<|call|>", "<|flush|>"))
 
 
@@ -172,7 +172,11 @@ def find_special_ids(
         if (id := by_text(text)) is not None:
             mended[id] = TokenType.USER_DEFINED
     end = by_text("<|end|>")
-    if end in ends and any(by_text(a) in ends and by_text(b) in ends for a, b in _END_OF_MESSAGE):
+    if (
+        end is not None
+        and end in ends
+        and any(by_text(a) in ends and by_text(b) in ends for a, b in _END_OF_MESSAGE)
+    ):
         ends.remove(end)
         mended[end] = TokenType.USER_DEFINED
     return special, frozenset(ends), bytes(mended)

@@ -1,4 +1,4 @@
-"""SpecialTokens: finds the tokens in a text that are recognised as a whole, before anything else happens to it."""
+"""SpecialTokens: finds the tokens that are recognised as a whole, before anything else happens to a text."""
 
 from __future__ import annotations
 
@@ -56,8 +56,10 @@ class SpecialTokens:
 
 
 def _can_overlap(texts: Collection[str]) -> bool:
-    """Whether the end of one text can be the beginning of another. Runs of one character among themselves don't count:
-    however a longer run is cut, the lengths are the same."""
+    """Whether the end of one text can be the beginning of another.
+
+    Runs of one character among themselves don't count: however a longer run is cut, the lengths are the same.
+    """
     firsts = {text[0] for text in texts}
     runs = {text for text in texts if text == text[0] * len(text)}
     others = [text for text in texts if text not in runs]
@@ -71,7 +73,7 @@ def _can_overlap(texts: Collection[str]) -> bool:
 
 
 def _compile(texts: Iterable[str]) -> re.Pattern[str]:
-    """A pattern for the longest of `texts`, as its one group. It is made of a trie: thousands cost no more than one."""
+    """A pattern for the longest of `texts`, its one group. Made of a trie: thousands cost what one costs."""
     trie: dict[str, Any] = {}
     for text in texts:
         node = trie

@@ -1,7 +1,7 @@
-"""SpmTokenizer: SentencePiece BPE (Llama 1 and 2, Mistral, Phi-3, Gemma): pieces merge by score, the rest are bytes.
+"""SpmTokenizer: SentencePiece BPE (Llama 1 and 2, Mistral, Phi-3, Gemma): pieces merge by score.
 
-The merging is sentencepiece's, on a model proto made of the GGUF vocabulary with every normalisation off. Whatever
-the proto format can't say is done around it: special tokens are cut out before, the space in front is put by us.
+The merging is sentencepiece's, on a model proto made of the GGUF vocabulary with every normalisation off;
+what no piece covers becomes byte tokens. Special tokens are cut out before, the space in front is put by us.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class SpmTokenizer(Tokenizer):
         return self._without_missing_bytes(ids) if self._missing_bytes else ids
 
     def _without_missing_bytes(self, ids: list[int]) -> list[int]:
-        """Ids past the vocabulary are bytes it has no `<0x..>` token for: the raw byte's token, or unknown, or nothing."""
+        """Ids past the vocabulary are bytes without a `<0x..>` token: the byte's own, or unknown, or none."""
         n, known = len(self.vocabulary), self.vocabulary.ids
         stand_ins = (known.get(bytes([_BYTE_TEXTS[text]]), self.unk_id) for text in self._missing_bytes)
         instead = dict(enumerate(stand_ins, start=n))
@@ -57,7 +57,7 @@ class SpmTokenizer(Tokenizer):
 def _model_proto(vocabulary: Vocabulary, missing_bytes: Iterable[bytes]) -> bytes:
     """A serialized sentencepiece.ModelProto (sentencepiece_model.proto) whose piece i is token i.
 
-    `missing_bytes` follow the vocabulary, because byte fallback takes all 256; then an unknown piece, if need be.
+    `missing_bytes` follow the vocabulary, as byte fallback takes all 256; then an unknown piece, if need be.
     """
     texts, types = list(vocabulary.texts), _piece_types(vocabulary)
     for id, text in enumerate(texts):
@@ -79,7 +79,7 @@ def _model_proto(vocabulary: Vocabulary, missing_bytes: Iterable[bytes]) -> byte
 
 
 def _piece_types(vocabulary: Vocabulary) -> list[int]:
-    """The type of each piece: what may come out of a merge is NORMAL, what may not is CONTROL, one piece is UNKNOWN."""
+    """Of each piece: NORMAL if it may come out of a merge, CONTROL if not; one is UNKNOWN, 256 are BYTE."""
     kind = {type: type for type in TokenType}
     kind[TokenType.UNKNOWN] = kind[TokenType.USER_DEFINED] = TokenType.CONTROL
     kind[TokenType.UNDEFINED] = kind[TokenType.UNUSED] = TokenType.NORMAL

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class TokenType(IntEnum):
-    """The values of `tokenizer.ggml.token_type`; sentencepiece numbers the types of its pieces the same way."""
+    """The values of `tokenizer.ggml.token_type`; sentencepiece numbers its types the same way."""
 
     UNDEFINED = 0
     NORMAL = 1

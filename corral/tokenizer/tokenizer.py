@@ -48,7 +48,7 @@ class Tokenizer(ABC):
         """Ids of a text cut at its special tokens: every str in `parts` becomes ids, every int stays."""
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> bytes:
-        """The bytes of `ids`; control and unknown tokens only if `special`. IndexError names an id out of range."""
+        """The bytes of `ids`; control and unknown tokens only if `special`. IndexError names a wrong id."""
         return self.vocabulary.decode(ids, special=special)
 
     def piece(self, id: int, *, special: bool = False) -> bytes:
@@ -75,7 +75,7 @@ class Tokenizer(ABC):
 
     @property
     def model(self) -> str:
-        """`tokenizer.ggml.model`: "llama" (SPM), "gpt2" (byte-level BPE) or "gemma4" (BPE over characters)."""
+        """`tokenizer.ggml.model`: "llama" (SPM), "gpt2" (BPE over bytes), "gemma4" (over characters)."""
         return self.vocabulary.model
 
     @property
@@ -128,7 +128,7 @@ class Tokenizer(ABC):
 
 
 def load_tokenizer(gguf: GGUFFile) -> Tokenizer:
-    """The tokenizer of a model or vocabulary-only file. Raises ModelFileError for a vocabulary that can't be used."""
+    """The tokenizer of a model or vocabulary-only file. ModelFileError if it can't be used."""
     from corral.tokenizer.bpe import BpeTokenizer
     from corral.tokenizer.spm import SpmTokenizer
 
@@ -140,7 +140,7 @@ def load_tokenizer(gguf: GGUFFile) -> Tokenizer:
 
 
 def _stripping(gguf: GGUFFile, vocabulary: Vocabulary) -> tuple[frozenset[int], frozenset[int]]:
-    """Tokens that swallow white space before and after them. Files do not say it; it is known by the model's name."""
+    """Tokens that swallow white space before and after them. Files don't say it; the model's name does."""
     name = gguf.get("general.name", str, "").lower()
     architecture = gguf.get("general.architecture", str, "")
     mask = None
@@ -159,7 +159,7 @@ def _stripping(gguf: GGUFFile, vocabulary: Vocabulary) -> tuple[frozenset[int], 
 
 
 def _scalar_values(text: str) -> str:
-    """`text` without surrogates: pairs joined, lone ones replaced by U+FFFD. Most text is returned as it is."""
+    """`text` without surrogates: pairs joined, lone ones replaced by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:

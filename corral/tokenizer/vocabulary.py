@@ -22,7 +22,7 @@ SPACE = "▁"  # U+2581, how SPM-style vocabularies spell a space
 
 
 class Model(IntEnum):
-    """How text becomes tokens: by the scores of pieces, or by a list of merges over bytes or over characters."""
+    """How text becomes tokens: by the scores of pieces, or by a list of merges."""
 
     SPM = 0
     BPE = 1
@@ -60,9 +60,8 @@ class Vocabulary:
             raise ModelFileError(self.path, _KEY + "tokens", "empty", "at least one token")
         self.ids = {text: index for index, text in enumerate(self.texts)}
         if len(self.ids) < len(self.texts):
-            self.warn(
-                f"{len(self.texts) - len(self.ids)} token texts appear more than once; the last of each is used"
-            )
+            again = len(self.texts) - len(self.ids)
+            self.warn(f"{again} token texts appear more than once; the last of each is used")
         self.scores = self._per_token(gguf, "scores", 0).astype(np.float32)
         types = self._per_token(gguf, "token_type", TokenType.NORMAL).astype(np.int64)
         self._types = np.where((types < 0) | (types > max(TokenType)), 0, types).astype(np.uint8).tobytes()

@@ -1,0 +1,61 @@
+"""Utf8Stream."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corral.tokenizer.stream import Utf8Stream
+
+# Bytes at the edges of what UTF-8 allows come up often.
+_EDGES = st.sampled_from(
+    [b"\x80", b"\xbf", b"\xc0", b"\xc2", b"\xdf", b"\xe0", b"\xa0", b"\x9f", b"\xed", b"\xef", b"\xf0", b"\x90",
+     b"\x8f", b"\xf4", b"\xf5", b"\xff", "é".encode(), "€".encode(), "😀".encode(), b"\xed\xa0"]
+)  # fmt: skip
+_DATA = st.lists(_EDGES | st.binary(max_size=3), max_size=12)
+
+
+@given(_DATA)
+def test_any_cut_gives_the_whole(pieces: list[bytes]) -> None:
+    stream = Utf8Stream()
+    text = "".join(stream.feed(piece) for piece in pieces) + stream.flush()
+    assert text == b"".join(pieces).decode("utf-8", "replace")
+
+
+@given(_DATA)
+def test_byte_by_byte_gives_the_whole(pieces: list[bytes]) -> None:
+    stream, data = Utf8Stream(), b"".join(pieces)
+    assert "".join(stream.feed(bytes([byte])) for byte in data) + stream.flush() == data.decode(
+        "utf-8", "replace"
+    )
+
+
+def test_a_character_comes_with_its_last_byte() -> None:
+    stream = Utf8Stream()
+    assert [stream.feed(bytes([byte])) for byte in "😀".encode()] == ["", "", "", "😀"]
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "pending"),
+    [
+        (b"a\xe2\x82", "a", 2),
+        (b"\xf0", "", 1),
+        (b"\xff", "\ufffd", 0),
+        (b"\xc3a", "\ufffda", 0),
+        (b"ok", "ok", 0),
+    ],
+)
+def test_pending_and_flush(data: bytes, text: str, pending: int) -> None:
+    stream = Utf8Stream()
+    assert stream.feed(data) == text
+    assert stream.pending == pending
+    assert stream.flush() == ("\ufffd" if pending else "")
+    assert stream.pending == 0
+
+
+def test_usable_after_flush() -> None:
+    stream = Utf8Stream()
+    stream.feed(b"\xe2\x82")
+    stream.flush()
+    assert stream.feed("€".encode()) == "€"

@@ -1,0 +1,1 @@
+"""The forward pass: a Program, traced once from a model file, and the executors that run it."""

@@ -1,0 +1,233 @@
+"""The native executor: a Program turned, at load, into the calls that build its C++ twin (`csrc/program.h`).
+
+What is decided here: which ops run row by row and which need all threads, where activations are quantized, and which buffers share
+memory. A step is then one call without the GIL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corral import _native
+from corral.errors import ModelFileError
+from corral.gguf.quants import dequantize
+from corral.gguf.reader import GGUFFile
+from corral.gguf.types import GGMLType
+from corral.program import program as p
+from corral.program.batch import BLOCK_TOKENS, Batch
+from corral.program.fuse import fuse
+
+Progress = Callable[[float], None]
+
+
+def formats() -> dict[GGMLType, bool]:
+    """The tensor types there are kernels for, and whether they take quantized activations.
+
+    The tables of kernels and of the file format are compared first: a difference would misread every weight.
+    """
+    found = {}
+    for type, weights, size, quantized in _native.formats():
+        kind = GGMLType(type)
+        assert (kind.block_size, kind.block_bytes) == (weights, size), f"{kind.name}: layouts differ"
+        found[kind] = quantized
+    return found
+
+
+def isas() -> list[str]:
+    """Names of the ISA variants this CPU can run, best first."""
+    return list(_native.isas())
+
+
+class Slots:
+    """Buffers whose lifetimes don't overlap share a slot.
+
+    Inside a run of row ops threads are at different rows, and buffers of different widths have their rows at different places: a
+    slot given back there is free only after the next meeting of the threads.
+    """
+
+    def __init__(self) -> None:
+        self.free: dict[str, list[int]] = {"T": [], "S": []}
+        self.later: list[tuple[p.Rows, int]] = []
+        self.count = 0
+
+    def take(self, rows: p.Rows) -> int:
+        if self.free[rows]:
+            return self.free[rows].pop()
+        self.count += 1
+        return self.count - 1
+
+    def give_back(self, rows: p.Rows, slot: int) -> None:
+        self.later.append((rows, slot))
+
+    def threads_met(self) -> None:
+        for rows, slot in self.later:
+            self.free[rows].append(slot)
+        self.later.clear()
+
+
+class NativeExecutor:
+    """Runs a Program with the C++ kernels. See `Executor`."""
+
+    name = "native"
+
+    def __init__(
+        self,
+        program: p.Program,
+        file: GGUFFile,
+        *,
+        threads: int,
+        isa: str = "auto",
+        max_tokens: int = 512,
+        max_logits: int = 64,
+        progress: Progress | None = None,
+    ) -> None:
+        """max_tokens, max_logits: the most T and S of a step. Raises ModelFileError for a tensor type without a kernel."""
+        assert _native.BLOCK_TOKENS == BLOCK_TOKENS
+        self.program = fuse(program)
+        self.file = file
+        self.formats = formats()
+        self.vocab_size = program.vocab_size
+        self.native = _native.Program(isa, threads)
+        self.isa: str = self.native.isa
+        self._check_types()
+        self._matrices: dict[int, int] = {}
+        self._vectors: dict[int, int] = {}
+        self._load(progress or (lambda share: None))
+        self._emit()
+        self.native.finish(self._ids[program.logits], max_tokens, max_logits)
+        self.weights_bytes: int = self.native.packed_bytes
+        self.buffer_bytes: int = self.native.buffer_bytes
+        self.kv_bytes_per_block = kv_bytes_per_block(program)
+
+    def allocate(self, num_blocks: int) -> None:
+        self.native.allocate_blocks(num_blocks)
+
+    def step(self, batch: Batch) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = self.native.step(
+            batch.tokens,
+            batch.positions,
+            batch.query_start,
+            batch.context_len,
+            batch.block_tables,
+            batch.logit_rows,
+        )
+        return logits
+
+    def close(self) -> None:
+        del self.native
+
+    # loading
+
+    def _matrix_ids(self) -> dict[int, int]:
+        """Weight id -> bytes, of every weight that is multiplied with."""
+        ids = [w for op in self.program.ops if isinstance(op, p.Linear) for w in op.weights]
+        return {w: self.file.tensors[self.program.weights[w].name].nbytes for w in dict.fromkeys(ids)}
+
+    def _check_types(self) -> None:
+        for weight in self.program.weights:
+            if len(weight.shape) == 2 and weight.type not in self.formats:
+                known = ", ".join(kind.name for kind in self.formats)
+                raise ModelFileError(self.file.path, f"type of {weight.name}", weight.type.name, f"one of {known}")
+
+    def _load(self, progress: Progress) -> None:
+        sizes = self._matrix_ids()
+        total, done = sum(sizes.values()), 0
+        for w, size in sizes.items():
+            weight = self.program.weights[w]
+            data = self.file.data(weight.name)
+            self._matrices[w] = self.native.add_matrix(int(weight.type), *weight.shape, data)
+            self.file.drop_pages(weight.name)  # packed: the file's copy need not stay in memory
+            done += size
+            progress(done / total)
+
+    def _vector(self, w: int) -> int:
+        if w not in self._vectors:
+            weight = self.program.weights[w]
+            values = dequantize(self.file.data(weight.name), weight.type, weight.shape)
+            self._vectors[w] = self.native.add_vector(np.ascontiguousarray(values, np.float32))
+        return self._vectors[w]
+
+    # the stages
+
+    def _emit(self) -> None:
+        """Walk the ops: give each buffer a slot for as long as it is read, and call the builder."""
+        last = self.program.last_reads()
+        self._ids: dict[int, int] = {}
+        self._acts: dict[int, int] = {}
+        self._act_slots: dict[int, int] = {}
+        self._buffer_slots, self._quant_slots = Slots(), Slots()
+        slot_of: dict[int, int] = {}
+        wanted = {op.x for op in self.program.ops if isinstance(op, p.Linear) and self._quantized(op)}
+        for layer in self.program.kv_layers:
+            self.native.add_kv_layer(layer.kv_heads, layer.head_dim)
+        for i, op in enumerate(self.program.ops):
+            if isinstance(op, p.Linear | p.Attention):
+                self._buffer_slots.threads_met()
+                self._quant_slots.threads_met()
+            for b in op.writes:
+                buffer = self.program.buffers[b]
+                slot_of[b] = self._buffer_slots.take(buffer.rows)
+                self._ids[b] = self.native.add_buffer(buffer.rows, buffer.cols, slot_of[b])
+            self._emit_op(op)
+            for b in op.writes:
+                if b in wanted:
+                    self._emit_quantize(b)
+            for b in {*op.reads, *op.writes}:
+                if last[b] == i:
+                    self._buffer_slots.give_back(self.program.buffers[b].rows, slot_of[b])
+                    if b in self._act_slots:
+                        self._quant_slots.give_back(self.program.buffers[b].rows, self._act_slots[b])
+
+    def _quantized(self, op: p.Linear) -> bool:
+        return any(self.formats[self.program.weights[w].type] for w in op.weights)
+
+    def _emit_quantize(self, b: int) -> None:
+        buffer = self.program.buffers[b]
+        self._act_slots[b] = self._quant_slots.take(buffer.rows)
+        self._acts[b] = self.native.add_acts(buffer.rows, buffer.cols, self._act_slots[b])
+        self.native.quantize(buffer.rows, self._ids[b], self._acts[b])
+
+    def _emit_op(self, op: p.Op) -> None:
+        n: Any = self.native
+        at = self._ids
+        rows: Literal["T", "S"] = self.program.buffers[op.writes[0]].rows
+        match op:
+            case p.Embed():
+                weight = self.program.weights[op.weight]
+                table = n.add_table(int(weight.type), *weight.shape, self.file.data(weight.name))
+                n.embed(at[op.out], table, op.scale)
+            case p.RMSNorm():
+                n.rms_norm(rows, at[op.out], at[op.x], self._vector(op.weight), op.eps)
+            case p.Linear():
+                biases = [-1 if b is None else self._vector(b) for b in op.biases]
+                weights = [self._matrices[w] for w in op.weights]
+                n.linear(rows, at[op.x], self._acts.get(op.x, -1), weights, biases, [at[b] for b in op.outs])
+            case p.RopeTable():
+                n.rope_table(at[op.out], op.inv_freq.tolist(), op.magnitude)
+            case p.Rope():
+                n.rope(at[op.out], at[op.x], at[op.table], op.head_dim, op.interleaved)
+            case p.Attention():
+                n.store_kv(at[op.k], at[op.v], op.layer)
+                n.attention(at[op.q], at[op.out], op.layer, op.heads, op.scale, op.softcap, op.window)
+            case p.Add():
+                n.add(rows, at[op.out], at[op.a], at[op.b])
+            case p.Scale():
+                n.scale(rows, at[op.out], at[op.x], op.factor)
+            case p.GLU():
+                n.glu(rows, at[op.out], at[op.gate], at[op.up], op.act)
+            case p.SoftCap():
+                n.softcap(rows, at[op.out], at[op.x], op.cap)
+            case p.TakeRows():
+                n.take_rows(at[op.out], at[op.x])
+            case _:
+                raise NotImplementedError(type(op).__name__)
+
+
+def kv_bytes_per_block(program: p.Program) -> int:
+    """Bytes one block takes in all layers; values are padded to whole vectors of 16."""
+    per_token = sum(la.kv_heads * (la.head_dim + -(-la.head_dim // 16) * 16) for la in program.kv_layers)
+    return per_token * 2 * BLOCK_TOKENS

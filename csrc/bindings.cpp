@@ -1,0 +1,177 @@
+// The Python module corral._native: build a Program, step it. All decisions are made in Python, before the first step.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "program.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace corral {
+namespace {
+
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using IntTable = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>, nb::c_contig>;
+
+// The bytes that rows x cols of a type take in the file, checked against what was handed over.
+void expect_bytes(int type, int rows, int cols, const Bytes& data) {
+    const KernelTable& table = *available_isas().front();
+    for (int i = 0; i < table.format_count; i++) {
+        const FormatKernels& f = table.formats[i];
+        if (f.type != type) continue;
+        if (rows <= 0 || cols <= 0 || cols % f.block_weights)
+            throw std::invalid_argument("a matrix of " + std::to_string(rows) + " x " + std::to_string(cols) +
+                                        " in blocks of " + std::to_string(f.block_weights));
+        if (data.size() != size_t(rows) * size_t(cols / f.block_weights) * size_t(f.block_bytes))
+            throw std::invalid_argument("matrix data of " + std::to_string(data.size()) + " bytes don't fit its shape");
+        return;
+    }
+    throw std::invalid_argument("no kernel for tensor type " + std::to_string(type));
+}
+
+Rows rows_named(const std::string& name) {
+    if (name == "T") return Rows::kTokens;
+    if (name == "S") return Rows::kLogits;
+    throw std::invalid_argument("rows are 'T' or 'S', not '" + name + "'");
+}
+
+// A wrong batch is a bug of the caller; it must not become a wild read.
+Batch checked(const Program& p, const Ints& tokens, const Ints& positions, const Ints& query_start,
+              const Ints& context_len, const IntTable& block_tables, const Ints& logit_rows) {
+    const size_t count = context_len.size();
+    auto expect = [](bool right, const char* what) {
+        if (!right) throw std::invalid_argument(std::string("batch: ") + what);
+    };
+    expect(tokens.size() <= size_t(p.most_tokens()), "more tokens than the program was built for");
+    expect(logit_rows.size() <= size_t(p.most_logit_rows()), "more logit rows than the program was built for");
+    expect(positions.size() == tokens.size(), "as many positions as tokens are wanted");
+    expect(query_start.size() == count + 1 && block_tables.shape(0) == count, "sequence arrays of different lengths");
+    expect(query_start(0) == 0 && size_t(query_start(count)) == tokens.size(), "query_start must span the tokens");
+    for (size_t s = 0; s < count; s++) {
+        const int news = query_start(s + 1) - query_start(s);
+        expect(news > 0 && context_len(s) >= news, "a sequence needs new tokens, counted in its context");
+        const int blocks = (context_len(s) + kBlockTokens - 1) / kBlockTokens;
+        expect(size_t(blocks) <= block_tables.shape(1), "a block table shorter than its context");
+        for (int b = 0; b < blocks; b++)
+            expect(block_tables(s, b) >= 0 && block_tables(s, b) < p.block_count(), "a block outside the pool");
+        for (int t = 0; t < news; t++)
+            expect(positions(query_start(s) + t) == context_len(s) - news + t, "positions must end the context");
+    }
+    for (size_t i = 0; i < tokens.size(); i++)
+        expect(tokens(i) >= 0 && tokens(i) < p.token_count(), "a token outside the vocabulary");
+    for (size_t i = 0; i < logit_rows.size(); i++)
+        expect(logit_rows(i) >= 0 && size_t(logit_rows(i)) < tokens.size(), "a logit row outside the tokens");
+    return {tokens.data(),       positions.data(),   query_start.data(),
+            context_len.data(),  block_tables.data(), logit_rows.data(),
+            int(tokens.size()),  int(count),         int(block_tables.shape(1)),
+            int(logit_rows.size())};
+}
+
+}  // namespace
+}  // namespace corral
+
+NB_MODULE(_native, m) {
+    using namespace corral;
+    m.doc() = "Native executor of corral. See corral/program/native.py, its only user.";
+    m.attr("BLOCK_TOKENS") = kBlockTokens;
+    m.attr("ACTIVATION_GROUP") = kActGroup;
+    m.attr("MOST_HEAD_DIM") = kMostHeadDim;
+    m.def("isas", [] {
+        std::vector<std::string> names;
+        for (const KernelTable* table : available_isas()) names.push_back(table->name);
+        return names;
+    }, "Names of the ISA variants this CPU can run, best first.");
+    m.def("formats", [] {
+        nb::list rows;
+        const KernelTable& table = *available_isas().front();
+        for (int i = 0; i < table.format_count; i++) {
+            const FormatKernels& f = table.formats[i];
+            rows.append(nb::make_tuple(f.type, f.block_weights, f.block_bytes, f.quantized));
+        }
+        return rows;
+    }, "(ggml type, weights a block, bytes a block, quantized) of each format.");
+
+    nb::class_<Program>(m, "Program")
+        .def(nb::init<const std::string&, int>(), "isa"_a, "threads"_a)
+        .def("add_matrix", [](Program& p, int type, int rows, int cols, Bytes data) {
+            expect_bytes(type, rows, cols, data);
+            nb::gil_scoped_release release;
+            return p.add_matrix(type, rows, cols, data.data());
+        }, "type"_a, "rows"_a, "cols"_a, "data"_a, "Pack a weight matrix; the data may go afterwards.")
+        .def("add_table", [](Program& p, int type, int rows, int cols, Bytes data) {
+            expect_bytes(type, rows, cols, data);
+            return p.add_table(type, rows, cols, data.data());
+        }, "type"_a, "rows"_a, "cols"_a, "data"_a, nb::keep_alive<1, 5>(), "An embedding table, read from the data.")
+        .def("add_vector", [](Program& p, Floats data) { return p.add_vector(data.data(), int(data.size())); }, "data"_a)
+        .def("add_kv_layer", &Program::add_kv_layer, "kv_heads"_a, "head_dim"_a)
+        .def("add_buffer", [](Program& p, const std::string& rows, int cols, int slot) {
+            return p.add_buffer(rows_named(rows), cols, slot);
+        }, "rows"_a, "cols"_a, "slot"_a)
+        .def("add_acts", [](Program& p, const std::string& rows, int cols, int slot) {
+            return p.add_acts(rows_named(rows), cols, slot);
+        }, "rows"_a, "cols"_a, "slot"_a, "A place for quantized activations; slots are apart from the buffers'.")
+        .def("embed", [](Program& p, int out, int table, float scale) {
+            p.add_row_op(Rows::kTokens, EmbedOp{out, table, scale});
+        }, "out"_a, "table"_a, "scale"_a)
+        .def("rms_norm", [](Program& p, const std::string& rows, int out, int x, int weight, float eps) {
+            p.add_row_op(rows_named(rows), NormOp{out, x, weight, eps});
+        }, "rows"_a, "out"_a, "x"_a, "weight"_a, "eps"_a)
+        .def("rope_table", [](Program& p, int out, std::vector<double> inv_freq, float magnitude) {
+            p.add_row_op(Rows::kTokens, RopeTableOp{out, std::move(inv_freq), magnitude});
+        }, "out"_a, "inv_freq"_a, "magnitude"_a)
+        .def("rope", [](Program& p, int out, int x, int table, int head_dim, bool interleaved) {
+            p.add_row_op(Rows::kTokens, RopeOp{out, x, table, head_dim, interleaved});
+        }, "out"_a, "x"_a, "table"_a, "head_dim"_a, "interleaved"_a)
+        .def("add", [](Program& p, const std::string& rows, int out, int a, int b) {
+            p.add_row_op(rows_named(rows), AddOp{out, a, b});
+        }, "rows"_a, "out"_a, "a"_a, "b"_a)
+        .def("scale", [](Program& p, const std::string& rows, int out, int x, float factor) {
+            p.add_row_op(rows_named(rows), ScaleOp{out, x, factor});
+        }, "rows"_a, "out"_a, "x"_a, "factor"_a)
+        .def("glu", [](Program& p, const std::string& rows, int out, int gate, int up, const std::string& act) {
+            if (act != "silu" && act != "gelu") throw std::invalid_argument("no activation '" + act + "'");
+            p.add_row_op(rows_named(rows), GluOp{out, gate, up, act == "gelu"});
+        }, "rows"_a, "out"_a, "gate"_a, "up"_a, "act"_a)
+        .def("softcap", [](Program& p, const std::string& rows, int out, int x, float cap) {
+            p.add_row_op(rows_named(rows), SoftCapOp{out, x, cap});
+        }, "rows"_a, "out"_a, "x"_a, "cap"_a)
+        .def("take_rows", [](Program& p, int out, int x) {
+            p.add_row_op(Rows::kLogits, TakeRowsOp{out, x});
+        }, "out"_a, "x"_a)
+        .def("quantize", [](Program& p, const std::string& rows, int x, int acts) {
+            p.add_row_op(rows_named(rows), QuantizeOp{x, acts});
+        }, "rows"_a, "x"_a, "acts"_a)
+        .def("store_kv", [](Program& p, int k, int v, int layer) {
+            p.add_row_op(Rows::kTokens, StoreKvOp{k, v, layer});
+        }, "k"_a, "v"_a, "layer"_a)
+        .def("linear", [](Program& p, const std::string& rows, int x, int acts, std::vector<int> weights,
+                          std::vector<int> biases, std::vector<int> outs) {
+            p.add_stage(LinearStage{rows_named(rows), x, acts, std::move(weights), std::move(biases), std::move(outs)});
+        }, "rows"_a, "x"_a, "acts"_a, "weights"_a, "biases"_a, "outs"_a)
+        .def("attention", [](Program& p, int q, int out, int layer, int heads, float scale, float softcap, int window) {
+            p.add_stage(AttentionStage{q, out, layer, heads, scale, softcap, window});
+        }, "q"_a, "out"_a, "layer"_a, "heads"_a, "scale"_a, "softcap"_a, "window"_a)
+        .def("finish", &Program::finish, "logits"_a, "tokens"_a, "logit_rows"_a)
+        .def("allocate_blocks", &Program::allocate_blocks, "blocks"_a)
+        .def("step", [](Program& p, Ints tokens, Ints positions, Ints query_start, Ints context_len,
+                        IntTable block_tables, Ints logit_rows) {
+            const Batch batch = checked(p, tokens, positions, query_start, context_len, block_tables, logit_rows);
+            const float* logits;
+            {
+                nb::gil_scoped_release release;
+                logits = p.step(batch);
+            }
+            return Logits(const_cast<float*>(logits), {logit_rows.size(), size_t(p.vocab_size())}, nb::find(&p));
+        }, "tokens"_a, "positions"_a, "query_start"_a, "context_len"_a, "block_tables"_a, "logit_rows"_a,
+           "Run every stage without the GIL; logits [S, V], overwritten by the next step.")
+        .def_prop_ro("packed_bytes", &Program::packed_bytes)
+        .def_prop_ro("buffer_bytes", &Program::buffer_bytes)
+        .def_prop_ro("kv_bytes", &Program::kv_bytes)
+        .def_prop_ro("isa", &Program::isa)
+        .def_prop_ro("threads", &Program::threads);
+}

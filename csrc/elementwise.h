@@ -1,0 +1,136 @@
+// Ops on one row of one token.
+#pragma once
+#include "kernels.h"
+
+namespace corral::CORRAL_ISA {
+
+// Sum of 16 lanes as a balanced tree, the same for every variant.
+CORRAL_INLINE float reduce_sum(F16 x) {
+    alignas(64) float v[16];
+    fstore(v, x);
+    for (int width = 8; width; width /= 2)
+        for (int i = 0; i < width; i++) v[i] += v[i + width];
+    return v[0];
+}
+
+CORRAL_INLINE float reduce_max(F16 x) {
+    alignas(64) float v[16];
+    fstore(v, x);
+    for (int width = 8; width; width /= 2)
+        for (int i = 0; i < width; i++) v[i] = v[i] > v[i + width] ? v[i] : v[i + width];
+    return v[0];
+}
+
+// e^x to about 1 ulp: x = n ln2 + r, |r| <= ln2 / 2, e^r by its Taylor series to r^7 (remainder < 6e-9), times 2^n.
+// 0 below -87 (where the result would be subnormal), e^88 above.
+CORRAL_INLINE F16 exp16(F16 x) {
+    const F16 lowest = fset(-87.0f);
+    F16 clamped = fmin(fmax(x, lowest), fset(88.0f));
+    F16 n = fround(clamped * fset(1.44269504088896f));
+    F16 r = fnma(n, fset(0.693145751953125f), clamped);  // ln2 in two parts: the first is exact times n
+    r = fnma(n, fset(1.42860682030941723e-6f), r);
+    F16 y = fset(1.0f / 5040);
+    y = fma(y, r, fset(1.0f / 720));
+    y = fma(y, r, fset(1.0f / 120));
+    y = fma(y, r, fset(1.0f / 24));
+    y = fma(y, r, fset(1.0f / 6));
+    y = fma(y, r, fset(0.5f));
+    y = fma(y, r, fset(1.0f));
+    y = fma(y, r, fset(1.0f));
+    return fselect_lt(x, lowest, fzero(), y * fpow2(n));
+}
+
+template <class Fn>
+CORRAL_INLINE void map_row(int n, float* out, Fn fn) {
+    int i = 0;
+    for (; i + 16 <= n; i += 16) fstore(out + i, fn(i, 16));
+    if (i < n) fstore_some(out + i, fn(i, n - i), n - i);
+}
+CORRAL_INLINE F16 load_n(const float* p, int n) { return n == 16 ? fload(p) : fload_some(p, n); }
+
+static void add_row(const float* a, const float* b, int n, float* out) {
+    map_row(n, out, [&](int i, int m) { return load_n(a + i, m) + load_n(b + i, m); });
+}
+static void scale_row(const float* x, float factor, int n, float* out) {
+    map_row(n, out, [&](int i, int m) { return load_n(x + i, m) * fset(factor); });
+}
+// x * sigmoid(x) * up
+static void silu_mul_row(const float* gate, const float* up, int n, float* out) {
+    map_row(n, out, [&](int i, int m) {
+        F16 x = load_n(gate + i, m);
+        return x / (fset(1.0f) + exp16(fzero() - x)) * load_n(up + i, m);
+    });
+}
+// 0.5 x (1 + tanh(y)) = x * sigmoid(2 y), y = sqrt(2 / pi) (x + 0.044715 x^3)
+static void gelu_mul_row(const float* gate, const float* up, int n, float* out) {
+    map_row(n, out, [&](int i, int m) {
+        F16 x = load_n(gate + i, m);
+        F16 y = x * fma(x * x, fset(0.044715f), fset(1.0f)) * fset(1.5957691216057308f);
+        return x / (fset(1.0f) + exp16(fzero() - y)) * load_n(up + i, m);
+    });
+}
+// cap * tanh(y), y = x / cap; tanh(y) = 1 - 2 / (e^(2 y) + 1)
+CORRAL_INLINE F16 softcap16(F16 x, float cap) {
+    F16 e = exp16(x * fset(2.0f / cap));
+    return fset(cap) - fset(2.0f * cap) / (e + fset(1.0f));
+}
+static void softcap_row(const float* x, float cap, int n, float* out) {
+    map_row(n, out, [&](int i, int m) { return softcap16(load_n(x + i, m), cap); });
+}
+
+static void rms_norm_row(const float* x, const float* weight, int n, int run, float eps, float* out) {
+    for (int start = 0; start < n; start += run) {
+        F16 squares = fzero();
+        int i = 0;
+        for (; i + 16 <= run; i += 16) {
+            F16 v = fload(x + start + i);
+            squares = fma(v, v, squares);
+        }
+        if (i < run) {
+            F16 v = fload_some(x + start + i, run - i);
+            squares = fma(v, v, squares);
+        }
+        const float mean = reduce_sum(squares) / static_cast<float>(run);
+        const F16 inverse = fset(1.0f / __builtin_sqrtf(mean + eps));
+        map_row(run, out + start,
+                [&](int j, int m) { return load_n(x + start + j, m) * inverse * load_n(weight + j, m); });
+    }
+}
+
+// table: cosines then sines, rotated / 2 of each
+static void rope_row(const float* x, const float* table, int n, int head_dim, int rotated, bool interleaved,
+                     float* out) {
+    const int half = rotated / 2;
+    const float *cosine = table, *sine = table + half;
+    for (int h = 0; h < n; h += head_dim) {
+        const int step = interleaved ? 2 : 1, other = interleaved ? 1 : half;
+        for (int i = 0; i < half; i++) {
+            const float a = x[h + i * step], b = x[h + i * step + other];
+            out[h + i * step] = __builtin_fmaf(a, cosine[i], -(b * sine[i]));
+            out[h + i * step + other] = __builtin_fmaf(a, sine[i], b * cosine[i]);
+        }
+        for (int i = rotated; i < head_dim; i++) out[h + i] = x[h + i];
+    }
+}
+
+// Int8 with one scale for 32 numbers: d = max|x| / 127, q = round(x / d). n is a multiple of 32.
+static void quantize_row(const float* x, int n, ActBlock* out, size_t stride) {
+    for (int i = 0; i < n; i += kActGroup) {
+        ActBlock& block = out[static_cast<size_t>(i / kChunk) * stride];
+        const int at = i % kChunk, j = at / kActGroup;
+        const F16 a = fload(x + i), b = fload(x + i + 16);
+        const float most = reduce_max(fmax(fabs16(a), fabs16(b)));
+        const float d = most / 127.0f, inverse = d > 0.0f ? 1.0f / d : 0.0f;
+        fstore_rounded_i8(block.q + at, a * fset(inverse));
+        fstore_rounded_i8(block.q + at + 16, b * fset(inverse));
+        int32_t first = 0, second = 0;
+        for (int k = 0; k < 16; k++) first += block.q[at + k], second += block.q[at + 16 + k];
+        block.d[j] = d;
+        block.ds[j] = d * static_cast<float>(first + second);
+        block.minus_sum32[j] = -(first + second);
+        block.minus_sum16[2 * j] = -first;
+        block.minus_sum16[2 * j + 1] = -second;
+    }
+}
+
+}  // namespace corral::CORRAL_ISA

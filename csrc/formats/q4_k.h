@@ -1,0 +1,72 @@
+// Q4_K: 256 weights in 8 sub-blocks of 32, w = d * scale * q - dmin * minimum.
+// File: d f16, dmin f16; 12 bytes of 6-bit scales and minima; 128 bytes, in each 32 of which the low nibbles are one sub-block
+// and the high nibbles the next. Packed chunk: nibbles; scales, then minima, as bytes; d; dmin.
+#pragma once
+#include "layout.h"
+
+namespace corral::CORRAL_ISA {
+
+// The j-th 6-bit scale and minimum of the 12 bytes that Q4_K and Q5_K keep them in.
+CORRAL_INLINE void scale_and_minimum(const uint8_t* p, int j, uint8_t* scale, uint8_t* minimum) {
+    if (j < 4) {
+        *scale = p[j] & 63;
+        *minimum = p[j + 4] & 63;
+    } else {
+        *scale = static_cast<uint8_t>((p[j + 4] & 15) | (p[j - 4] >> 6) << 4);
+        *minimum = static_cast<uint8_t>((p[j + 4] >> 4) | (p[j] >> 6) << 4);
+    }
+}
+
+struct Q4_K {
+    static constexpr int kType = 12, kBlockWeights = 256, kBlockBytes = 144, kSub = 32, kOffsetLog2 = -1;
+    static constexpr bool kMinimum = true, kWide = false;
+
+    static size_t chunk_bytes(int) { return 2048 + 256 + 64; }
+
+    static void bytes(const uint8_t* nibbles, uint8_t* q) {
+        for (int j = 0; j < 256; j++) {
+            uint8_t byte = nibbles[j / 64 * 32 + j % 32];
+            q[j] = j % 64 < 32 ? byte & 15 : byte >> 4;
+        }
+    }
+
+    static void dequantize(const uint8_t* block, float* out) {
+        uint8_t q[256], scale, minimum;
+        bytes(block + 16, q);
+        float d = half_to_float(read_u16(block)), dmin = half_to_float(read_u16(block + 2));
+        for (int j = 0; j < 8; j++) {
+            scale_and_minimum(block + 4, j, &scale, &minimum);
+            float s = d * scale, m = dmin * minimum;
+            for (int i = 0; i < 32; i++) out[32 * j + i] = s * static_cast<float>(q[32 * j + i]) - m;
+        }
+    }
+
+    static void pack(const uint8_t* const* rows, int k, uint8_t* out) {
+        uint8_t q[16][kChunk] = {}, quads[kChunk / 4][64];
+        uint8_t *scales = out + 2048, *minima = scales + 128, *halves = minima + 128;
+        for (int r = 0; r < 16; r++) {
+            if (!rows[r]) continue;
+            bytes(rows[r] + 16, q[r]);
+            for (int j = 0; j < 8; j++) scale_and_minimum(rows[r] + 4, j, scales + 16 * j + r, minima + 16 * j + r);
+            memcpy(halves + 2 * r, rows[r], 2);
+            memcpy(halves + 32 + 2 * r, rows[r] + 2, 2);
+        }
+        interleave(q, k, quads);
+        pack_nibbles(quads, k / 4, out);
+    }
+
+    template <int R>
+    CORRAL_INLINE void unpack(const uint8_t* p, int k, Panel<R>& panel, int r) {
+        unpack_nibbles(p, k / 4, panel, r);
+        const uint8_t *scales = p + 2048, *minima = scales + 128, *halves = minima + 128;
+        for (int line = 0; line < 5; line++) prefetch(scales + 64 * line);
+        const F16 d = fload_half(reinterpret_cast<const uint16_t*>(halves));
+        const F16 dmin = fload_half(reinterpret_cast<const uint16_t*>(halves + 32));
+        for (int j = 0; j < 8; j++) {
+            fstore(panel.s[j][r], d * fload_u8(scales + 16 * j));
+            fstore(panel.m[j][r], dmin * fload_u8(minima + 16 * j));
+        }
+    }
+};
+
+}  // namespace corral::CORRAL_ISA

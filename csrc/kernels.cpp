@@ -1,0 +1,52 @@
+// Compiled once for each ISA variant, with CORRAL_ISA its name and the compiler flags to match.
+#include "kernels.h"
+
+#if defined(__AVX512F__)
+#include "isa/vec_avx512.h"
+#elif defined(__AVX2__)
+#include "isa/vec_avx2.h"
+#else
+#include "isa/vec_scalar.h"
+#endif
+
+#include "attention.h"
+#include "elementwise.h"
+#include "formats/floats.h"
+#include "formats/q4_0.h"
+#include "formats/q4_1.h"
+#include "formats/q4_k.h"
+#include "formats/q5_0.h"
+#include "formats/q5_1.h"
+#include "formats/q6_k.h"
+#include "formats/q8_0.h"
+#include "matmul.h"
+
+namespace corral::CORRAL_ISA {
+
+template <class F>
+constexpr FormatKernels quantized() {
+    return {F::kType, F::kBlockWeights, F::kBlockBytes, true, F::chunk_bytes, F::pack, dequantize_row<F>, linear<F>};
+}
+template <class F>
+constexpr FormatKernels plain() {
+    return {F::kType,       F::kBlockWeights, F::kBlockBytes,    false,
+            F::chunk_bytes, F::pack,          dequantize_row<F>, linear_float<F>};
+}
+
+static const FormatKernels kFormats[] = {
+#define PLAIN(name) plain<name>(),
+#define QUANTIZED(name) quantized<name>(),
+#include "formats/formats.def"
+};
+
+static_assert(sizeof(FloatScratch) <= sizeof(AttentionScratch));
+constexpr size_t kScratch = sizeof(QuantScratch<kTileGroups>) > sizeof(AttentionScratch)
+                                ? sizeof(QuantScratch<kTileGroups>)
+                                : sizeof(AttentionScratch);
+
+extern const KernelTable kTable = {
+    kIsaName,     kFormats,  sizeof kFormats / sizeof kFormats[0], kScratch,    quantize_row, rms_norm_row, rope_row,
+    add_row,      scale_row, silu_mul_row,                         gelu_mul_row, softcap_row,  store_kv,     attend,
+};
+
+}  // namespace corral::CORRAL_ISA

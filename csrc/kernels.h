@@ -1,0 +1,93 @@
+// What one ISA variant offers: a table of functions, the same for all variants. No state, no threads.
+//
+// Shapes: T tokens, K = I columns in, N = O rows out, H query heads, Hkv key heads, Dh head size, B tokens a KV block.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace corral {
+
+constexpr int kChunk = 256;      // weights of a row that are unpacked at a time
+constexpr int kGroup = 16;       // rows interleaved in the packed layout
+constexpr int kActGroup = 32;    // activations that share a scale
+constexpr int kBlockTokens = 32;  // B
+
+// 256 activations of one token. `d` scales the int8 of each 32; `ds` = d * sum(q) meets the minimum of affine formats;
+// the negated integer sums meet the offset of symmetric ones.
+struct alignas(64) ActBlock {
+    int8_t q[kChunk];
+    float d[8];
+    float ds[8];
+    int32_t minus_sum32[8];
+    int32_t minus_sum16[16];
+};
+
+// A weight matrix [rows, cols] in the packed layout: groups of 16 rows, each a run of chunks of up to 256 columns.
+struct PackedMatrix {
+    int rows, cols;
+    size_t group_bytes;
+    const uint8_t* data;
+};
+
+struct LinearArgs {
+    const PackedMatrix* weight;
+    const ActBlock* acts;  // [chunks][act_stride], for quantized formats
+    size_t act_stride;
+    const float* x;  // [T, cols], for float formats
+    int tokens;
+    const float* bias;  // [rows] or null
+    float* out;         // [T, rows]
+    void* scratch;      // kScratchBytes
+};
+
+struct FormatKernels {
+    int type;           // ggml id
+    int block_weights;  // of the file's layout
+    int block_bytes;
+    bool quantized;                            // takes ActBlocks; otherwise floats
+    size_t (*chunk_bytes)(int k);              // packed bytes of a chunk of k columns of 16 rows
+    void (*pack)(const uint8_t* const* rows, int k, uint8_t* out);  // 16 row pointers; a null row is zeros
+    void (*dequantize)(const uint8_t* row, int n, float* out);      // n columns of a row as it is in the file
+    void (*linear)(const LinearArgs&, int first_group, int last_group);
+};
+
+struct AttentionArgs {
+    const float* q;        // [T, H * Dh]
+    float* out;            // [T, H * Dh]
+    const uint16_t* keys;  // [blocks][Hkv][Dh][B] float16
+    const uint16_t* values;  // [blocks][Hkv][B][padded Dh]
+    const int32_t* block_table;
+    int context;     // tokens of the sequence in the cache
+    int first_row;   // row of q of the sequence's first new token
+    int new_tokens;  // rows of the sequence in this step
+    int heads, kv_heads, head_dim;
+    float scale, softcap;
+    int window;
+    void* scratch;
+};
+
+struct KernelTable {
+    const char* name;
+    const FormatKernels* formats;
+    int format_count;
+    size_t scratch_bytes;
+    void (*quantize)(const float* x, int n, ActBlock* out, size_t stride);  // chunks are `stride` blocks apart
+    void (*rms_norm)(const float* x, const float* weight, int n, int run, float eps, float* out);
+    void (*rope)(const float* x, const float* table, int n, int head_dim, int rotated, bool interleaved, float* out);
+    void (*add)(const float* a, const float* b, int n, float* out);
+    void (*scale)(const float* x, float factor, int n, float* out);
+    void (*silu_mul)(const float* gate, const float* up, int n, float* out);
+    void (*gelu_mul)(const float* gate, const float* up, int n, float* out);
+    void (*softcap)(const float* x, float cap, int n, float* out);
+    // one token's k and v [Hkv * Dh] into place `place` of its block
+    void (*store_kv)(const float* k, const float* v, int kv_heads, int head_dim, int place, uint16_t* key_block,
+                     uint16_t* value_block);
+    // rows [first_token, last_token) of the sequence's new tokens, heads [first_head, last_head) of one key head
+    void (*attend)(const AttentionArgs&, int first_token, int last_token, int first_head, int last_head);
+};
+
+constexpr int kMostAttentionRows = 64;  // (last_token - first_token) * (last_head - first_head)
+constexpr int kMostHeadDim = 512;
+constexpr int padded_head_dim(int head_dim) { return (head_dim + 15) / 16 * 16; }
+
+}  // namespace corral

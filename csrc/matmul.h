@@ -1,0 +1,190 @@
+// The one matmul: for any number of tokens, unpack a panel of rows x 256 columns into L1, then run all tokens over it.
+//
+// Every output is a sum along k in one fixed order: exact integer dots of a sub-block, folded into a float accumulator sub-block by
+// sub-block, chunk by chunk. Neither the other rows, nor the other tokens, nor the tile they fall in change it.
+#pragma once
+#include "formats/layout.h"
+
+namespace corral::CORRAL_ISA {
+
+constexpr int kTokenBlock = 96;  // tokens that share one unpacked panel: their outputs stay in L1 with it
+constexpr int kFloatColumns = 64;
+
+// acc[t][r] over one chunk: `subs` sub-blocks of the panel against the activations of T tokens; added to c [T][R * 16].
+template <class Format, int R, int T>
+CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, float* c, bool first) {
+    constexpr int kSub = Format::kSub, kPerAct = kActGroup / kSub;
+    constexpr bool kSigned = Format::kWide && kSignedWide;
+    F16 f[T][R];
+#pragma GCC unroll 16
+    for (int t = 0; t < T; t++)
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) f[t][r] = fzero();
+    for (int j = 0; j < subs; j++) {
+        I16 a[T][R];
+#pragma GCC unroll 16
+        for (int t = 0; t < T; t++) {
+            I16 start = izero();
+            if constexpr (Format::kOffsetLog2 >= 0 && !kSigned) {
+                const int32_t* sums = kSub == 32 ? x[t].minus_sum32 : x[t].minus_sum16;
+                start = iset_shifted<Format::kOffsetLog2 >= 0 ? Format::kOffsetLog2 : 0>(sums + j);
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) a[t][r] = start;
+        }
+#pragma GCC unroll 8
+        for (int k = 0; k < kSub / 4; k++) {
+            U64 w[R];
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) w[r] = uload(panel.q[j * (kSub / 4) + k][r]);
+#pragma GCC unroll 16
+            for (int t = 0; t < T; t++)
+#pragma GCC unroll 4
+                for (int r = 0; r < R; r++) {
+                    const int8_t* four = x[t].q + j * kSub + k * 4;
+                    a[t][r] = kSigned ? dot_signed(a[t][r], w[r], four) : dot(a[t][r], w[r], four);
+                }
+        }
+#pragma GCC unroll 16
+        for (int t = 0; t < T; t++) {
+            const F16 d = fset(x[t].d[j / kPerAct]);
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) f[t][r] = fma(to_float(a[t][r]) * fload(panel.s[j][r]), d, f[t][r]);
+            if constexpr (Format::kMinimum) {
+                const F16 ds = fset(x[t].ds[j]);
+#pragma GCC unroll 4
+                for (int r = 0; r < R; r++) f[t][r] = fnma(fload(panel.m[j][r]), ds, f[t][r]);
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int t = 0; t < T; t++)
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            float* out = c + (t * R + r) * 16;
+            fstore(out, first ? f[t][r] : fload(out) + f[t][r]);
+        }
+}
+
+template <class Format, int R, int T>
+static void tiles_of(const Panel<R>& panel, int subs, const ActBlock* x, int tokens, float* c, bool first) {
+    int t = 0;
+    for (; t + T <= tokens; t += T) tile<Format, R, T>(panel, subs, x + t, c + t * R * 16, first);
+    if constexpr (T > 1)
+        if (t < tokens) tiles_of<Format, R, T - 1>(panel, subs, x + t, tokens - t, c + t * R * 16, first);
+}
+
+template <int R>
+struct QuantScratch {
+    Panel<R> panel;
+    alignas(64) float c[kTokenBlock * R * 16];
+};
+
+// Copy a tile of outputs to its place, with the bias; the last group may have fewer than 16 rows.
+template <int R>
+CORRAL_INLINE void write_out(const LinearArgs& args, int group, int first_token, int tokens, const float* c) {
+    const int rows = args.weight->rows;
+    for (int r = 0; r < R; r++) {
+        const int row = (group + r) * 16, count = rows - row < 16 ? rows - row : 16;
+        const F16 bias = args.bias ? fload_some(args.bias + row, count) : fzero();
+        for (int t = 0; t < tokens; t++) {
+            F16 y = fload(c + (t * R + r) * 16);
+            if (args.bias) y = y + bias;
+            float* out = args.out + static_cast<size_t>(first_token + t) * static_cast<size_t>(rows) + row;
+            if (count == 16)
+                fstore(out, y);
+            else
+                fstore_some(out, y, count);
+        }
+    }
+}
+
+template <class Format, int R>
+static void linear_panel(const LinearArgs& args, int group) {
+    auto& scratch = *static_cast<QuantScratch<R>*>(args.scratch);
+    const PackedMatrix& w = *args.weight;
+    for (int t0 = 0; t0 < args.tokens; t0 += kTokenBlock) {
+        const int tokens = args.tokens - t0 < kTokenBlock ? args.tokens - t0 : kTokenBlock;
+        const uint8_t* p = w.data + static_cast<size_t>(group) * w.group_bytes;
+        for (int k0 = 0, chunk = 0; k0 < w.cols; k0 += kChunk, chunk++) {
+            const int k = w.cols - k0 < kChunk ? w.cols - k0 : kChunk;
+            for (int r = 0; r < R; r++) Format::unpack(p + static_cast<size_t>(r) * w.group_bytes, k, scratch.panel, r);
+            const ActBlock* x = args.acts + static_cast<size_t>(chunk) * args.act_stride + t0;
+            tiles_of<Format, R, kTileTokens>(scratch.panel, k / Format::kSub, x, tokens, scratch.c, chunk == 0);
+            p += Format::chunk_bytes(k);
+        }
+        write_out<R>(args, group, t0, tokens, scratch.c);
+    }
+}
+
+template <class Format>
+static void linear(const LinearArgs& args, int first_group, int last_group) {
+    int g = first_group;
+    if constexpr (kTileGroups > 1)
+        for (; g + kTileGroups <= last_group; g += kTileGroups) linear_panel<Format, kTileGroups>(args, g);
+    for (; g < last_group; g++) linear_panel<Format, 1>(args, g);
+}
+
+// The float twin: w as float32 in L1, one fma a column.
+struct FloatScratch {
+    alignas(64) float w[kFloatColumns][16];
+    alignas(64) float c[kTokenBlock * 16];
+};
+
+template <int T>
+CORRAL_INLINE void float_tile(const float (*w)[16], int k, const float* x, size_t stride, float* c, bool first) {
+    F16 f[T];
+#pragma GCC unroll 16
+    for (int t = 0; t < T; t++) f[t] = first ? fzero() : fload(c + t * 16);
+    for (int i = 0; i < k; i++) {
+        const F16 column = fload(w[i]);
+#pragma GCC unroll 16
+        for (int t = 0; t < T; t++) f[t] = fma(column, fset(x[static_cast<size_t>(t) * stride + i]), f[t]);
+    }
+#pragma GCC unroll 16
+    for (int t = 0; t < T; t++) fstore(c + t * 16, f[t]);
+}
+
+template <int T>
+static void float_tiles(const float (*w)[16], int k, const float* x, size_t stride, int tokens, float* c, bool first) {
+    int t = 0;
+    for (; t + T <= tokens; t += T)
+        float_tile<T>(w, k, x + static_cast<size_t>(t) * stride, stride, c + t * 16, first);
+    if constexpr (T > 1)
+        if (t < tokens)
+            float_tiles<T - 1>(w, k, x + static_cast<size_t>(t) * stride, stride, tokens - t, c + t * 16, first);
+}
+
+template <class Format>
+static void linear_float(const LinearArgs& args, int first_group, int last_group) {
+    auto& scratch = *static_cast<FloatScratch*>(args.scratch);
+    const PackedMatrix& w = *args.weight;
+    const size_t stride = static_cast<size_t>(w.cols);
+    for (int g = first_group; g < last_group; g++)
+        for (int t0 = 0; t0 < args.tokens; t0 += kTokenBlock) {
+            const int tokens = args.tokens - t0 < kTokenBlock ? args.tokens - t0 : kTokenBlock;
+            const uint8_t* p = w.data + static_cast<size_t>(g) * w.group_bytes;
+            for (int k0 = 0; k0 < w.cols; k0 += kChunk) {
+                const int chunk = w.cols - k0 < kChunk ? w.cols - k0 : kChunk;
+                for (int c0 = 0; c0 < chunk; c0 += kFloatColumns) {
+                    const int k = chunk - c0 < kFloatColumns ? chunk - c0 : kFloatColumns;
+                    for (int i = 0; i < k; i++) {
+                        const uint8_t* column = p + static_cast<size_t>((c0 + i) * 16 * Format::kBlockBytes);
+                        prefetch(column);
+                        fstore(scratch.w[i], Format::load(column));
+                    }
+                    const float* x = args.x + static_cast<size_t>(t0) * stride + k0 + c0;
+                    float_tiles<kFloatTileTokens>(scratch.w, k, x, stride, tokens, scratch.c, k0 + c0 == 0);
+                }
+                p += Format::chunk_bytes(chunk);
+            }
+            write_out<1>(args, g, t0, tokens, scratch.c);
+        }
+}
+
+template <class Format>
+static void dequantize_row(const uint8_t* row, int n, float* out) {
+    for (int k = 0; k < n; k += Format::kBlockWeights, row += Format::kBlockBytes) Format::dequantize(row, out + k);
+}
+
+}  // namespace corral::CORRAL_ISA

@@ -1,0 +1,335 @@
+#include "program.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+namespace corral {
+
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr int kRowsAtATime = 8;
+constexpr int kPiecesPerThread = 8;  // of a linear: enough to even out threads of different speed
+
+size_t index(int i) { return static_cast<size_t>(i); }
+int chunks(int cols) { return (cols + kChunk - 1) / kChunk; }
+
+// Take pieces [begin, end) of [0, total) until none is left.
+template <class Fn>
+void share(std::atomic<int>& next, int total, int piece, Fn fn) {
+    for (int begin; (begin = next.fetch_add(piece, std::memory_order_relaxed)) < total;)
+        fn(begin, std::min(begin + piece, total));
+}
+
+}  // namespace
+
+Memory::Memory(size_t bytes) {
+    if (!bytes) return;
+    bytes_ = (bytes + 4095) / 4096 * 4096;
+    data_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data_ == MAP_FAILED) {
+        data_ = nullptr;
+        throw std::bad_alloc();
+    }
+#ifdef MADV_HUGEPAGE
+    if (bytes_ >= kHugePage) madvise(data_, bytes_, MADV_HUGEPAGE);
+#endif
+}
+
+Memory::~Memory() {
+    if (data_) munmap(data_, bytes_);
+}
+
+Memory::Memory(Memory&& other) noexcept : data_(other.data_), bytes_(other.bytes_) { other.data_ = nullptr; }
+
+Memory& Memory::operator=(Memory&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+}
+
+Program::Program(const std::string& isa, int threads) : kernels_(nullptr), team_(threads) {
+    for (const KernelTable* table : available_isas())
+        if (isa == table->name || (isa == "auto" && !kernels_)) kernels_ = table;
+    if (!kernels_) throw std::invalid_argument("this CPU can't run the ISA variant '" + isa + "'");
+    for (int i = 0; i < team_.size(); i++) scratch_.emplace_back(kernels_->scratch_bytes);
+}
+
+const FormatKernels* Program::format(int type) const {
+    for (int i = 0; i < kernels_->format_count; i++)
+        if (kernels_->formats[i].type == type) return &kernels_->formats[i];
+    throw std::invalid_argument("no kernel for tensor type " + std::to_string(type));
+}
+
+int Program::add_matrix(int type, int rows, int cols, const uint8_t* data) {
+    const FormatKernels* f = format(type);
+    const size_t row_bytes = index(cols / f->block_weights * f->block_bytes);
+    const int groups = (rows + kGroup - 1) / kGroup;
+    size_t group_bytes = 0;
+    for (int k = 0; k < cols; k += kChunk) group_bytes += f->chunk_bytes(std::min(kChunk, cols - k));
+    Matrix matrix{{rows, cols, group_bytes, nullptr}, f, Memory(group_bytes * index(groups))};
+    matrix.packed.data = matrix.memory.as<uint8_t>();
+    packed_bytes_ += matrix.memory.size();
+
+    std::atomic<int> next{0};
+    team_.run([&](int) {
+        share(next, groups, 4, [&](int begin, int end) {
+            for (int g = begin; g < end; g++) {
+                uint8_t* out = matrix.memory.as<uint8_t>() + index(g) * group_bytes;
+                const uint8_t* file_rows[kGroup];
+                for (int k = 0; k < cols; k += kChunk) {
+                    const int width = std::min(kChunk, cols - k);
+                    for (int r = 0; r < kGroup; r++) {
+                        const int row = g * kGroup + r;
+                        const size_t at = index(row) * row_bytes + index(k / f->block_weights * f->block_bytes);
+                        file_rows[r] = row < rows ? data + at : nullptr;
+                    }
+                    f->pack(file_rows, width, out);
+                    out += f->chunk_bytes(width);
+                }
+            }
+        });
+    });
+    matrices_.push_back(std::move(matrix));
+    return static_cast<int>(matrices_.size()) - 1;
+}
+
+int Program::add_table(int type, int rows, int cols, const uint8_t* data) {
+    const FormatKernels* f = format(type);
+    tables_.push_back({f, rows, cols, index(cols / f->block_weights * f->block_bytes), data});
+    return static_cast<int>(tables_.size()) - 1;
+}
+
+int Program::add_vector(const float* data, int size) {
+    vectors_.emplace_back(data, data + size);
+    return static_cast<int>(vectors_.size()) - 1;
+}
+
+int Program::add_kv_layer(int kv_heads, int head_dim) {
+    if (head_dim > kMostHeadDim)
+        throw std::invalid_argument("heads of " + std::to_string(head_dim) + " numbers: at most " +
+                                    std::to_string(kMostHeadDim) + " can be run");
+    const size_t per_head = index(kv_heads) * kBlockTokens;
+    kv_layers_.push_back({kv_heads, head_dim, per_head * index(head_dim), per_head * index(padded_head_dim(head_dim))});
+    return static_cast<int>(kv_layers_.size()) - 1;
+}
+
+int Program::add_buffer(Rows rows, int cols, int slot) {
+    buffers_.push_back({rows, cols, slot});
+    return static_cast<int>(buffers_.size()) - 1;
+}
+
+int Program::add_acts(Rows rows, int cols, int slot) {
+    acts_.push_back({rows, cols, slot});
+    return static_cast<int>(acts_.size()) - 1;
+}
+
+void Program::add_row_op(Rows rows, RowOp op) {
+    if (!stages_.empty())
+        if (auto* run = std::get_if<RowStage>(&stages_.back()); run && run->rows == rows) {
+            run->ops.push_back(std::move(op));
+            return;
+        }
+    stages_.push_back(RowStage{rows, {std::move(op)}});
+}
+
+void Program::add_stage(Stage stage) { stages_.push_back(std::move(stage)); }
+
+void Program::finish(int logits, int tokens, int logit_rows) {
+    logits_ = logits, most_tokens_ = tokens, most_logits_ = logit_rows;
+    std::vector<size_t> slot_bytes, act_bytes;
+    auto need = [](std::vector<size_t>& sizes, int slot, size_t bytes) {
+        if (sizes.size() <= index(slot)) sizes.resize(index(slot) + 1, 0);
+        sizes[index(slot)] = std::max(sizes[index(slot)], bytes);
+    };
+    for (const Buffer& b : buffers_) {
+        const int rows = b.rows == Rows::kTokens ? tokens : logit_rows;
+        need(slot_bytes, b.slot, sizeof(float) * index(rows) * index(b.cols) + 64);
+    }
+    for (const Acts& a : acts_) need(act_bytes, a.slot, sizeof(ActBlock) * act_stride(a.rows) * index(chunks(a.cols)));
+    for (size_t bytes : slot_bytes) slots_.emplace_back(bytes);
+    for (size_t bytes : act_bytes) act_slots_.emplace_back(bytes);
+    counters_ = std::make_unique<Counter[]>(stages_.size());
+}
+
+void Program::allocate_blocks(int blocks) {
+    size_t total = 0;
+    for (const KvLayer& layer : kv_layers_) total += layer.key_block + layer.value_block;
+    kv_ = Memory();  // free the old pool before the new one is taken
+    kv_ = Memory(total * index(blocks) * sizeof(uint16_t));
+    uint16_t* at = kv_.as<uint16_t>();
+    for (KvLayer& layer : kv_layers_) {
+        layer.keys = at;
+        layer.values = at + layer.key_block * index(blocks);
+        at = layer.values + layer.value_block * index(blocks);
+    }
+    blocks_ = blocks;
+}
+
+size_t Program::buffer_bytes() const {
+    size_t total = 0;
+    for (const auto* memories : {&slots_, &act_slots_, &scratch_})
+        for (const Memory& memory : *memories) total += memory.size();
+    return total;
+}
+
+int Program::rows_of(Rows rows, const Batch& batch) const {
+    return rows == Rows::kTokens ? batch.token_count : batch.logit_count;
+}
+
+float* Program::row(int buffer, int i) const {
+    const Buffer& b = buffers_[index(buffer)];
+    return slots_[index(b.slot)].as<float>() + index(i) * index(b.cols);
+}
+
+size_t Program::act_stride(Rows rows) const { return index(rows == Rows::kTokens ? most_tokens_ : most_logits_); }
+
+ActBlock* Program::acts(int id) const { return act_slots_[index(acts_[index(id)].slot)].as<ActBlock>(); }
+
+const float* Program::step(const Batch& batch) {
+    for (size_t i = 0; i < stages_.size(); i++) counters_[i].next.store(0, std::memory_order_relaxed);
+    plans_.clear();
+    for (const Stage& stage : stages_)
+        if (const auto* a = std::get_if<AttentionStage>(&stage)) {
+            const int kv_heads = kv_layers_[index(a->layer)].kv_heads;
+            auto same = [&](const ItemPlan& p) { return p.heads == a->heads && p.kv_heads == kv_heads; };
+            if (std::none_of(plans_.begin(), plans_.end(), same))
+                plans_.push_back({a->heads, kv_heads, attention_items(batch, a->heads, kv_heads)});
+        }
+
+    team_.run([&](int thread) {
+        void* scratch = scratch_[index(thread)].as<void>();
+        for (size_t i = 0; i < stages_.size(); i++) {
+            std::atomic<int>& next = counters_[i].next;
+            if (const auto* rows = std::get_if<RowStage>(&stages_[i])) {
+                run_rows(*rows, batch, next);
+            } else if (const auto* linear = std::get_if<LinearStage>(&stages_[i])) {
+                run_linear(*linear, batch, next, scratch);
+            } else {
+                run_attention(std::get<AttentionStage>(stages_[i]), batch, next, scratch);
+            }
+            if (i + 1 < stages_.size()) team_.barrier();
+        }
+    });
+    return row(logits_, 0);
+}
+
+void Program::run_rows(const RowStage& stage, const Batch& batch, std::atomic<int>& next) {
+    const int rows = rows_of(stage.rows, batch);
+    const int piece = std::clamp(rows / (team_.size() * 2), 1, kRowsAtATime);
+    share(next, rows, piece, [&](int begin, int end) {
+        for (int r = begin; r < end; r++)
+            for (const RowOp& op : stage.ops) run_row(op, batch, r);
+    });
+}
+
+void Program::run_row(const RowOp& any, const Batch& batch, int r) {
+    auto cols = [&](int buffer) { return buffers_[index(buffer)].cols; };
+    if (const auto* op = std::get_if<QuantizeOp>(&any)) {
+        const Acts& a = acts_[index(op->acts)];
+        kernels_->quantize(row(op->x, r), cols(op->x), acts(op->acts) + r, act_stride(a.rows));
+    } else if (const auto* op = std::get_if<NormOp>(&any)) {
+        const std::vector<float>& weight = vectors_[index(op->weight)];
+        const int run = static_cast<int>(weight.size());
+        kernels_->rms_norm(row(op->x, r), weight.data(), cols(op->x), run, op->eps, row(op->out, r));
+    } else if (const auto* op = std::get_if<AddOp>(&any)) {
+        kernels_->add(row(op->a, r), row(op->b, r), cols(op->out), row(op->out, r));
+    } else if (const auto* op = std::get_if<RopeOp>(&any)) {
+        kernels_->rope(row(op->x, r), row(op->table, r), cols(op->x), op->head_dim, cols(op->table), op->interleaved,
+                       row(op->out, r));
+    } else if (const auto* op = std::get_if<StoreKvOp>(&any)) {
+        const KvLayer& layer = kv_layers_[index(op->layer)];
+        const int position = batch.positions[r];
+        const int32_t* last = batch.query_start + batch.sequence_count + 1;
+        const auto sequence = std::upper_bound(batch.query_start, last, r) - batch.query_start - 1;
+        const int32_t* table = batch.block_tables + sequence * batch.table_width;
+        const size_t block = index(table[position / kBlockTokens]);
+        kernels_->store_kv(row(op->k, r), row(op->v, r), layer.kv_heads, layer.head_dim, position % kBlockTokens,
+                           layer.keys + block * layer.key_block, layer.values + block * layer.value_block);
+    } else if (const auto* op = std::get_if<GluOp>(&any)) {
+        (op->gelu ? kernels_->gelu_mul : kernels_->silu_mul)(row(op->gate, r), row(op->up, r), cols(op->out),
+                                                             row(op->out, r));
+    } else if (const auto* op = std::get_if<EmbedOp>(&any)) {
+        const Table& table = tables_[index(op->table)];
+        table.format->dequantize(table.data + index(batch.tokens[r]) * table.row_bytes, table.cols, row(op->out, r));
+        if (op->scale != 1.0f) kernels_->scale(row(op->out, r), op->scale, table.cols, row(op->out, r));
+    } else if (const auto* op = std::get_if<RopeTableOp>(&any)) {
+        const size_t half = op->inv_freq.size();
+        float* out = row(op->out, r);
+        for (size_t i = 0; i < half; i++) {
+            const double angle = batch.positions[r] * op->inv_freq[i];
+            out[i] = static_cast<float>(std::cos(angle)) * op->magnitude;
+            out[half + i] = static_cast<float>(std::sin(angle)) * op->magnitude;
+        }
+    } else if (const auto* op = std::get_if<ScaleOp>(&any)) {
+        kernels_->scale(row(op->x, r), op->factor, cols(op->out), row(op->out, r));
+    } else if (const auto* op = std::get_if<SoftCapOp>(&any)) {
+        kernels_->softcap(row(op->x, r), op->cap, cols(op->out), row(op->out, r));
+    } else if (const auto* op = std::get_if<TakeRowsOp>(&any)) {
+        memcpy(row(op->out, r), row(op->x, batch.logit_rows[r]), sizeof(float) * index(cols(op->out)));
+    }
+}
+
+void Program::run_linear(const LinearStage& stage, const Batch& batch, std::atomic<int>& next, void* scratch) {
+    const int tokens = rows_of(stage.rows, batch);
+    if (!tokens) return;
+    auto groups = [&](size_t i) { return (matrices_[index(stage.weights[i])].packed.rows + kGroup - 1) / kGroup; };
+    int total = 0;
+    for (size_t i = 0; i < stage.weights.size(); i++) total += groups(i);
+    const int piece = std::max(2, total / (team_.size() * kPiecesPerThread) / 2 * 2);
+    share(next, total, piece, [&](int begin, int end) {
+        int base = 0;  // the weights are laid end to end: [base, base + groups) are those of weight i
+        for (size_t i = 0; i < stage.weights.size(); base += groups(i), i++) {
+            const int first = std::max(begin, base) - base, last = std::min(end, base + groups(i)) - base;
+            if (first >= last) continue;
+            const Matrix& m = matrices_[index(stage.weights[i])];
+            const int bias = stage.biases[i];
+            m.format->linear({&m.packed, m.format->quantized ? acts(stage.acts) : nullptr, act_stride(stage.rows),
+                              row(stage.x, 0), tokens, bias < 0 ? nullptr : vectors_[index(bias)].data(),
+                              row(stage.outs[i], 0), scratch},
+                             first, last);
+        }
+    });
+}
+
+std::vector<Program::AttentionItem> Program::attention_items(const Batch& batch, int heads, int kv_heads) const {
+    const int group = heads / kv_heads;
+    // With few tokens the heads of a group are spread over threads too; with many they share the loading of keys.
+    const bool spread = batch.token_count * kv_heads < team_.size() * kPiecesPerThread;
+    const int heads_at_once = spread ? 1 : std::min(group, kMostAttentionRows);
+    const int tokens_at_once = std::max(1, kMostAttentionRows / heads_at_once);
+    std::vector<AttentionItem> items;
+    for (int s = 0; s < batch.sequence_count; s++) {
+        const int count = batch.query_start[s + 1] - batch.query_start[s];
+        for (int t = 0; t < count; t += tokens_at_once)
+            for (int kv = 0; kv < kv_heads; kv++)
+                for (int h = 0; h < group; h += heads_at_once)
+                    items.push_back({s, t, std::min(t + tokens_at_once, count), kv * group + h,
+                                     kv * group + std::min(h + heads_at_once, group)});
+    }
+    std::reverse(items.begin(), items.end());  // later tokens have more keys: the long items first
+    return items;
+}
+
+void Program::run_attention(const AttentionStage& stage, const Batch& batch, std::atomic<int>& next, void* scratch) {
+    const KvLayer& layer = kv_layers_[index(stage.layer)];
+    const ItemPlan& plan = *std::find_if(plans_.begin(), plans_.end(), [&](const ItemPlan& p) {
+        return p.heads == stage.heads && p.kv_heads == layer.kv_heads;
+    });
+    share(next, static_cast<int>(plan.items.size()), 1, [&](int begin, int) {
+        const AttentionItem& item = plan.items[index(begin)];
+        const int s = item.sequence, first = batch.query_start[s];
+        kernels_->attend({row(stage.q, 0), row(stage.out, 0), layer.keys, layer.values,
+                          batch.block_tables + index(s) * index(batch.table_width), batch.context_len[s], first,
+                          batch.query_start[s + 1] - first, stage.heads, layer.kv_heads, layer.head_dim, stage.scale,
+                          stage.softcap, stage.window, scratch},
+                         item.first_token, item.last_token, item.first_head, item.last_head);
+    });
+}
+
+}  // namespace corral

@@ -1,0 +1,212 @@
+// The native executor: a Program as stages, run by a team of threads.
+//
+// A stage is a run of row ops (each row of each op depends on the same row only, so a thread takes rows through the whole run), a
+// linear, or an attention. Threads meet between stages. Who does what never changes a result.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "kernels.h"
+#include "threads.h"
+
+namespace corral {
+
+// Anonymous memory, zeroed, 64-byte aligned, in huge pages where the system gives them.
+class Memory {
+   public:
+    Memory() = default;
+    explicit Memory(size_t bytes);
+    ~Memory();
+    Memory(Memory&& other) noexcept;
+    Memory& operator=(Memory&& other) noexcept;
+
+    template <class T>
+    T* as() const {
+        return static_cast<T*>(data_);
+    }
+    size_t size() const { return bytes_; }
+
+   private:
+    void* data_ = nullptr;
+    size_t bytes_ = 0;
+};
+
+// See corral/program/batch.py.
+struct Batch {
+    const int32_t *tokens, *positions, *query_start, *context_len, *block_tables, *logit_rows;
+    int token_count, sequence_count, table_width, logit_count;
+};
+
+enum class Rows { kTokens, kLogits };
+
+struct Buffer {
+    Rows rows;
+    int cols, slot;
+};
+
+// Row ops. Members are buffer, weight and vector ids unless they are numbers.
+struct EmbedOp {
+    int out, table;
+    float scale;
+};
+struct NormOp {
+    int out, x, weight;
+    float eps;
+};
+struct RopeTableOp {
+    int out;
+    std::vector<double> inv_freq;
+    float magnitude;
+};
+struct RopeOp {
+    int out, x, table, head_dim;
+    bool interleaved;
+};
+struct AddOp {
+    int out, a, b;
+};
+struct ScaleOp {
+    int out, x;
+    float factor;
+};
+struct GluOp {
+    int out, gate, up;
+    bool gelu;
+};
+struct SoftCapOp {
+    int out, x;
+    float cap;
+};
+struct TakeRowsOp {
+    int out, x;
+};
+struct QuantizeOp {
+    int x, acts;
+};
+struct StoreKvOp {
+    int k, v, layer;
+};
+using RowOp = std::variant<EmbedOp, NormOp, RopeTableOp, RopeOp, AddOp, ScaleOp, GluOp, SoftCapOp, TakeRowsOp, QuantizeOp,
+                           StoreKvOp>;
+
+struct RowStage {
+    Rows rows;
+    std::vector<RowOp> ops;
+};
+struct LinearStage {
+    Rows rows;
+    int x, acts;  // acts: -1 when every weight takes floats
+    std::vector<int> weights, biases, outs;  // biases: vector ids or -1
+};
+struct AttentionStage {
+    int q, out, layer, heads;
+    float scale, softcap;
+    int window;
+};
+using Stage = std::variant<RowStage, LinearStage, AttentionStage>;
+
+class Program {
+   public:
+    // isa: a name from available_isas(). Throws std::invalid_argument for others.
+    Program(const std::string& isa, int threads);
+
+    // Weights: the rows of `data` are in the file's layout of ggml type `type`.
+    int add_matrix(int type, int rows, int cols, const uint8_t* data);  // packs a copy, with all threads
+    int add_table(int type, int rows, int cols, const uint8_t* data);   // keeps the pointer; rows are dequantized as needed
+    int add_vector(const float* data, int size);                        // copies
+    int add_kv_layer(int kv_heads, int head_dim);
+    int add_buffer(Rows rows, int cols, int slot);
+    int add_acts(Rows rows, int cols, int slot);
+
+    void add_row_op(Rows rows, RowOp op);  // joins the run of row ops before it, if that has the same rows
+    void add_stage(Stage stage);
+
+    // After the last stage: `logits` is the buffer to give back; at most `tokens` and `logit_rows` a step.
+    void finish(int logits, int tokens, int logit_rows);
+    void allocate_blocks(int blocks);
+
+    // Run every stage; the result is [logit_count, V] and stays until the next step.
+    const float* step(const Batch& batch);
+
+    // token ids below this can be embedded
+    int token_count() const { return tables_.empty() ? 1 << 30 : tables_.front().rows; }
+    int vocab_size() const { return buffers_[static_cast<size_t>(logits_)].cols; }
+    size_t packed_bytes() const { return packed_bytes_; }
+    size_t buffer_bytes() const;
+    size_t kv_bytes() const { return kv_.size(); }
+    int most_tokens() const { return most_tokens_; }
+    int most_logit_rows() const { return most_logits_; }
+    int block_count() const { return blocks_; }
+    const char* isa() const { return kernels_->name; }
+    int threads() const { return team_.size(); }
+
+   private:
+    struct Matrix {
+        PackedMatrix packed;
+        const FormatKernels* format;
+        Memory memory;
+    };
+    struct Table {
+        const FormatKernels* format;
+        int rows, cols;
+        size_t row_bytes;
+        const uint8_t* data;
+    };
+    struct KvLayer {
+        int kv_heads, head_dim;
+        size_t key_block, value_block;    // float16 numbers a block
+        uint16_t *keys = nullptr, *values = nullptr;
+    };
+    struct Acts {
+        Rows rows;
+        int cols, slot;
+    };
+    // A part of an attention stage: new tokens [first_token, last_token) of a sequence, heads [first_head, last_head).
+    struct AttentionItem {
+        int sequence, first_token, last_token, first_head, last_head;
+    };
+
+    const FormatKernels* format(int type) const;
+    int rows_of(Rows rows, const Batch& batch) const;
+    float* row(int buffer, int index) const;
+    size_t act_stride(Rows rows) const;
+    ActBlock* acts(int id) const;
+
+    void run_rows(const RowStage& stage, const Batch& batch, std::atomic<int>& next);
+    void run_row(const RowOp& op, const Batch& batch, int row);
+    void run_linear(const LinearStage& stage, const Batch& batch, std::atomic<int>& next, void* scratch);
+    void run_attention(const AttentionStage& stage, const Batch& batch, std::atomic<int>& next, void* scratch);
+    std::vector<AttentionItem> attention_items(const Batch& batch, int heads, int kv_heads) const;
+
+    const KernelTable* kernels_;
+    Team team_;
+    std::vector<Matrix> matrices_;
+    std::vector<Table> tables_;
+    std::vector<std::vector<float>> vectors_;
+    std::vector<KvLayer> kv_layers_;
+    std::vector<Buffer> buffers_;
+    std::vector<Acts> acts_;
+    std::vector<Stage> stages_;
+    std::vector<Memory> slots_, act_slots_, scratch_;
+    Memory kv_;
+    size_t packed_bytes_ = 0;
+    int logits_ = -1, most_tokens_ = 0, most_logits_ = 0, blocks_ = 0;
+
+    struct Counter {  // one cache line each: the next piece of work of a stage
+        alignas(64) std::atomic<int> next{0};
+    };
+    std::unique_ptr<Counter[]> counters_;
+    struct ItemPlan {
+        int heads, kv_heads;
+        std::vector<AttentionItem> items;
+    };
+    std::vector<ItemPlan> plans_;
+};
+
+const std::vector<const KernelTable*>& available_isas();  // what this CPU can run, best first
+
+}  // namespace corral

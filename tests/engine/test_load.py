@@ -1,0 +1,128 @@
+"""From a file to an engine, with a toy model and the numpy executor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_executor import run, text_of, tokens_of
+from toy_model import TRAIN_CTX, write_toy_model
+
+from corral.config import EngineConfig, ModelConfig
+from corral.engine import load as load_module
+from corral.engine.client import EngineClient
+from corral.engine.load import load
+from corral.engine.loop import LoadedModel
+from corral.engine.messages import Output, Submit
+from corral.errors import ModelFileError, OptionError, Unavailable
+from corral.sampling.params import SamplingParams
+from corral.system.budget import MIB, MemoryLimit
+
+REFERENCE = EngineConfig(executor="reference", threads=1)
+SUBMIT = Submit(id="a", prompt=[1, 75, 76], max_tokens=20, sampling=SamplingParams(seed=1, ignore_eos=True))
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_toy_model(tmp_path_factory.mktemp("toy") / "toy.gguf"))
+
+
+def loaded(path: str, **changes: object) -> LoadedModel:
+    config = EngineConfig(**{"executor": "reference", "threads": 1, **changes})  # type: ignore[arg-type]
+    return load(ModelConfig(path=path), config, lambda share, message: None)
+
+
+def test_what_was_decided_is_told(toy: str) -> None:
+    ready = loaded(toy, parallel=3).ready
+    assert (ready.n_ctx, ready.kv_tokens, ready.parallel, ready.threads) == (TRAIN_CTX, TRAIN_CTX, 3, 1)
+    assert (ready.executor, ready.isa) == ("reference", "numpy")
+    # 2 layers, keys and values of 2 heads of 16, 2 bytes each
+    assert ready.kv_bytes == TRAIN_CTX * 2 * 2 * 2 * 16 * 2
+    assert ready.weights_bytes > 0
+    assert ready.load_ms > 0
+    assert any(note.startswith("memory: weights") for note in ready.notes)
+
+
+def test_it_generates_bytes_as_text(toy: str) -> None:
+    outputs = run(loaded(toy).engine, [SUBMIT])["a"]
+    tokens = tokens_of(outputs)
+    assert len(tokens) == 20
+    # control tokens have no text, the others are bytes
+    assert text_of(outputs) == bytes(token - 3 for token in tokens if token >= 3).decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("ctx_size", "n_ctx", "kv_tokens"),
+    [(None, 256, 256), (100, 100, 128), (256, 256, 256), (4096, 256, 4096)],
+)
+def test_context(toy: str, ctx_size: int | None, n_ctx: int, kv_tokens: int) -> None:
+    model = loaded(toy, ctx_size=ctx_size)
+    assert (model.ready.n_ctx, model.ready.kv_tokens) == (n_ctx, kv_tokens)
+    assert any("the context of the model" in note for note in model.ready.notes) == (ctx_size == 4096)
+    (refusal,) = model.engine.submit(Submit(id="a", prompt=[3] * n_ctx))
+    assert refusal.error is not None
+    assert refusal.error.extra == {"n_prompt_tokens": n_ctx, "n_ctx": n_ctx}
+
+
+def test_progress_goes_from_0_to_1(toy: str) -> None:
+    seen: list[float] = []
+    load(ModelConfig(path=toy), REFERENCE, lambda share, message: seen.append(share))
+    assert seen == sorted(seen)
+    assert (seen[0], seen[-1]) == (0.0, 1.0)
+
+
+def test_steps_are_no_larger_than_asked_for(toy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = loaded(toy, batch_size=64, ubatch_size=16, parallel=2).engine
+    assert engine.scheduler.limits.step_tokens == 16
+    assert engine.scheduler.limits.chunk_tokens == 16
+    assert engine.scheduler.limits.sequences == 2
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(
+    toy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_module.budget, "memory_limit", lambda: MemoryLimit(10 * MIB, "test"))
+    monkeypatch.delattr(load_module, "_open_executor")
+    with pytest.raises(OptionError, match="does not fit in memory"):
+        loaded(toy)
+
+
+def test_a_vocabulary_that_does_not_match_the_weights(tmp_path: Path) -> None:
+    path = write_toy_model(tmp_path / "toy.gguf", logits=300)
+    with pytest.raises(ModelFileError, match=r"number of tokenizer.ggml.tokens is 259, expected 300"):
+        loaded(str(path))
+
+
+@pytest.mark.parametrize("load_mode", ["mlock", "mmap+mlock"])
+def test_mlock_that_is_not_allowed_is_told_and_goes_on(
+    toy: str, monkeypatch: pytest.MonkeyPatch, load_mode: str
+) -> None:
+    monkeypatch.setattr(load_module, "lock_memory", lambda: "--mlock has no effect")
+    ready = load(ModelConfig(path=toy, load_mode=load_mode), REFERENCE, lambda *_: None).ready  # type: ignore[arg-type]
+    assert "--mlock has no effect" in ready.notes
+
+
+async def outputs_of(client: EngineClient) -> list[Output]:
+    return [output async for output in client.generate(SUBMIT)]
+
+
+@pytest.mark.slow
+async def test_in_the_real_process(toy: str) -> None:
+    expected = run(loaded(toy).engine, [SUBMIT])["a"]
+    client = EngineClient(ModelConfig(path=toy), REFERENCE)
+    await client.start()
+    outputs = await outputs_of(client)
+    await client.close()
+    assert tokens_of(outputs) == tokens_of(expected)
+
+
+@pytest.mark.slow
+async def test_a_file_that_is_no_model_ends_the_real_process_with_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "page.gguf"
+    path.write_text("<html>404</html>")
+    client = EngineClient(ModelConfig(path=str(path)), REFERENCE)
+    await client.start()
+    with pytest.raises(Unavailable, match="page.gguf: "):
+        await client.wait_ready()
+    assert "\n" not in client.status.message
+    await client.close()

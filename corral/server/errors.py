@@ -35,9 +35,8 @@ def as_corral_error(error: Exception) -> CorralError:
         if error.status_code == 404:
             return NotFound("File Not Found")
         if error.status_code == 405:
-            return MethodNotAllowed(
-                f"Method Not Allowed, expected {(error.headers or {}).get('Allow', 'another')}"
-            )
+            allowed = sorted((error.headers or {}).get("Allow", "").split(", "))
+            return MethodNotAllowed(f"Method Not Allowed, expected {' or '.join(allowed)}")
         return RequestError(str(error.detail))
     log.error("a request failed because of a bug", exc_info=error)
     return InternalError("Internal error: a bug of this server, its log has the details")

@@ -191,8 +191,8 @@ class Schema(Generic[R]):
         """Raises RequestError, NotSupported."""
         try:
             request = self._decoder.decode(body)
-        except msgspec.ValidationError:
-            request = self._read_leniently(body)
+        except msgspec.ValidationError as error:
+            request = self._read_leniently(body, error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise malformed(body, error) from None
         for name, same in self._not_yet.items():
@@ -201,10 +201,12 @@ class Schema(Generic[R]):
                 raise NotSupported(f"Field '{name}': {_shown(value)} is not supported yet")
         return request
 
-    def _read_leniently(self, body: bytes) -> R:
+    def _read_leniently(self, body: bytes, first: msgspec.ValidationError) -> R:
         """The slow path: takes 256.0 for an integer, as some languages write it, or says what is wrong."""
         try:
             raw = msgspec.json.decode(body)
+        except msgspec.ValidationError:  # a number that no float can hold
+            raise _explain(first, None) from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise malformed(body, error) from None
         if isinstance(raw, dict):

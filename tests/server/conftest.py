@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from fake_engine import FakeEngine, fake_state
+
+from corral.server.app import build_app
+
+
+@asynccontextmanager
+async def connect(state: Any) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(build_app(state))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+async def client(engine: FakeEngine) -> AsyncIterator[httpx.AsyncClient]:
+    async with connect(fake_state(engine)) as client:
+        yield client
+
+
+@pytest.fixture
+def connected() -> Callable[[Any], Any]:
+    """`async with connected(state) as client`, for a state of one's own."""
+    return connect

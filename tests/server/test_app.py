@@ -1,0 +1,213 @@
+"""What holds for every path: routes, errors, keys, CORS, loading, draining."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from fake_engine import READY, FakeEngine, fake_state
+
+from corral.engine.messages import Status
+from corral.server.state import ServerState
+
+CHAT = "/v1/chat/completions"
+BODY = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+def error(code: int, message: str, type: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, "type": type}}
+
+
+LOADING = error(503, "Loading model", "unavailable_error")
+
+
+def loading(**config: Any) -> ServerState:
+    engine = FakeEngine()
+    engine.status = Status(state="loading", progress=0.5)
+    return fake_state(engine, **config)
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/health", "/livez", "/readyz"])
+async def test_health_is_ok_when_requests_are_served(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(path)
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    assert response.headers["content-type"] == "application/json; charset=utf-8"
+    assert response.headers["server"] == "llama.cpp"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *(("GET", "/health"), ("GET", "/v1/health"), ("GET", "/readyz"), ("GET", "/v1/models")),
+        *(("GET", "/models"), ("POST", CHAT), ("GET", "/nothing")),
+    ],
+)
+async def test_while_loading_everything_is_503(connected: Any, method: str, path: str) -> None:
+    async with connected(loading()) as client:
+        response = await client.request(method, path)
+        assert (response.status_code, response.json()) == (503, LOADING)
+        assert response.headers["retry-after"] == "1"
+        assert (await client.get("/livez")).status_code == 200
+
+
+async def test_an_engine_that_is_ready_before_the_tokenizer_is_still_loading(connected: Any) -> None:
+    state = fake_state()
+    state.model = None
+    async with connected(state) as client:
+        assert (await client.get("/health")).json() == LOADING
+
+
+async def test_while_draining_new_requests_are_turned_away(connected: Any) -> None:
+    state = fake_state()
+    state.draining = True
+    async with connected(state) as client:
+        for path in ("/health", "/v1/models"):
+            response = await client.get(path)
+            assert response.status_code == 503
+            assert response.json()["error"]["message"] == "The server is shutting down"
+
+
+async def test_a_failed_engine_says_why(connected: Any) -> None:
+    engine = FakeEngine()
+    engine.status = Status(state="failed", message="out of memory", ready=READY)
+    async with connected(fake_state(engine)) as client:
+        assert (await client.get("/health")).json() == error(503, "out of memory", "unavailable_error")
+
+
+async def test_the_one_model_is_listed_in_both_forms(client: httpx.AsyncClient) -> None:
+    for path in ("/v1/models", "/models"):
+        listed = (await client.get(path)).json()
+        assert listed["object"] == "list"
+        (model,) = listed["data"]
+        assert set(model) == {"id", "aliases", "tags", "object", "created", "owned_by", "meta"}
+        assert (model["id"], model["object"], model["owned_by"]) == ("tiny", "model", "llamacpp")
+        assert model["meta"] == {"n_vocab": 1000, "n_ctx": 256}
+        assert listed["models"][0]["name"] == listed["models"][0]["model"] == "tiny"
+        assert listed["models"][0]["capabilities"] == ["completion"]
+    for name in ("tiny", "small"):
+        assert (await client.get(f"/v1/models/{name}")).json() == model
+    missing = await client.get("/v1/models/some/other")
+    assert (missing.status_code, missing.json()["error"]["type"]) == (404, "not_found_error")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "message"),
+    [
+        ("GET", "/", 404, "File Not Found"),
+        ("GET", "/v1/model", 404, "File Not Found"),
+        ("GET", "/health/", 404, "File Not Found"),
+        ("POST", "/v2/chat/completions", 404, "File Not Found"),
+        ("GET", CHAT, 405, "Method Not Allowed, expected POST"),
+        ("DELETE", "/health", 405, "Method Not Allowed, expected GET or HEAD"),
+        ("POST", "/v1/models", 405, "Method Not Allowed, expected GET or HEAD"),
+    ],
+)
+async def test_wrong_paths_and_methods_have_the_envelope(
+    client: httpx.AsyncClient, method: str, path: str, status: int, message: str
+) -> None:
+    response = await client.request(method, path)
+    assert response.status_code == status
+    body = response.json()["error"]
+    assert body["code"] == status
+    assert body["message"] == message
+    assert body["type"] == ("not_found_error" if status == 404 else "invalid_request_error")
+
+
+INVALID_KEY = error(401, "Invalid API Key", "authentication_error")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"Authorization": "Bearer wrong"}, 401),
+        ({"Authorization": "Basic one"}, 401),
+        ({"Authorization": "one"}, 401),
+        ({"Authorization": "Bearer "}, 401),
+        ({"X-Api-Key": "on"}, 401),
+        ({"X-Api-Key": ""}, 401),
+        ({"X-Api-Key": "k\xe9y".encode("latin-1")}, 401),
+        ({"Authorization": "Bearer one"}, 200),
+        ({"Authorization": "bearer two"}, 200),
+        ({"X-Api-Key": "two"}, 200),
+    ],
+)
+async def test_a_key_is_asked_for(connected: Any, headers: dict[str, str], status: int) -> None:
+    async with connected(fake_state(api_keys=("one", "two"))) as client:
+        for method, path in (("POST", CHAT), ("POST", "/v1/completions"), ("GET", "/v1/models")):
+            body = {**BODY, "prompt": "x"}
+            response = await client.request(method, path, json=body, headers=headers)
+            assert response.status_code == status
+            if status == 401:
+                assert response.json() == INVALID_KEY
+        assert (await client.get("/nothing")).status_code == 401
+        assert (await client.get("/health")).status_code == 200
+
+
+async def test_without_keys_any_key_will_do(client: httpx.AsyncClient) -> None:
+    response = await client.post(CHAT, json=BODY, headers={"Authorization": "Bearer not-needed"})
+    assert response.status_code == 200
+
+
+async def test_cors_reflects_the_origin(client: httpx.AsyncClient) -> None:
+    preflight = await client.options("/any/path", headers={"Origin": "https://a.example"})
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == "https://a.example"
+    assert preflight.headers["access-control-allow-credentials"] == "true"
+    assert preflight.headers["access-control-allow-methods"] == "GET, POST, DELETE, OPTIONS"
+    assert preflight.headers["access-control-allow-headers"] == "*"
+    for path in ("/health", "/nothing"):
+        response = await client.get(path, headers={"Origin": "https://a.example"})
+        assert response.headers["access-control-allow-origin"] == "https://a.example"
+        assert response.headers["vary"] == "Origin"
+    assert "access-control-allow-origin" not in (await client.get("/health")).headers
+
+
+async def test_preflights_need_no_key_and_no_model(connected: Any) -> None:
+    async with connected(loading(api_keys=("one",))) as client:
+        assert (await client.options(CHAT, headers={"Origin": "http://x"})).status_code == 200
+        assert (await client.get("/v1/models")).status_code == 401  # the key comes first
+
+
+async def test_the_request_id_is_echoed_or_made(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/x", headers={"X-Request-Id": "abc"})).headers["x-request-id"] == "abc"
+    made = {(await client.get("/health")).headers["x-request-id"] for _ in range(2)}
+    assert len(made) == 2
+
+
+async def test_the_prefix_is_before_every_path(connected: Any) -> None:
+    async with connected(fake_state(api_prefix="/llm", api_keys=("k",))) as client:
+        assert (await client.get("/llm/health")).status_code == 200
+        assert (await client.get("/health")).status_code == 401
+        assert (await client.get("/health", headers={"X-Api-Key": "k"})).status_code == 404
+        response = await client.post("/llm" + CHAT, json=BODY, headers={"X-Api-Key": "k"})
+        assert response.status_code == 200
+
+
+async def test_a_bug_is_a_500_that_says_nothing(connected: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async with connected(fake_state(FakeEngine([ZeroDivisionError("the secret")]))) as client:
+        response = await client.post(CHAT, json=BODY)
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "server_error"
+    assert "secret" not in response.text
+    assert "the secret" in caplog.text
+
+
+async def test_a_body_that_is_too_large_is_413(connected: Any) -> None:
+    state = fake_state()
+    state.max_body = 100
+    body = msgspec.json.encode({"prompt": "x" * 200})
+
+    async def chunks() -> Any:
+        yield body[:60]
+        yield body[60:]
+
+    async with connected(state) as client:
+        for content in (body, chunks()):
+            response = await client.post("/v1/completions", content=content)
+            assert response.status_code == 413
+            assert response.json()["error"]["code"] == 413
+            assert "at most 100" in response.json()["error"]["message"]
+        assert (await client.post("/v1/completions", json={"prompt": "x"})).status_code == 200

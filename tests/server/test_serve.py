@@ -1,0 +1,231 @@
+"""The server as a process: start, announcement, signals, failures. A fake engine, real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from corral.errors import OptionError
+from corral.server import sockets
+
+ROOT = Path(__file__).parent.parent.parent
+BODY: Any = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+
+
+class Process:
+    def __init__(self, *arguments: str) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / "serve_fake.py"), *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={"PYTHONPATH": str(ROOT)},
+        )
+        self.lines: list[str] = []
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stderr is not None
+        self.lines.extend(iter(self.popen.stderr.readline, ""))  # one by one, as they come
+        self.popen.stderr.close()
+
+    def until(self, pattern: str, seconds: float = 10) -> re.Match[str]:
+        deadline = time.monotonic() + seconds
+        while True:
+            for line in list(self.lines):
+                if found := re.search(pattern, line):
+                    return found
+            assert time.monotonic() < deadline, f"no {pattern!r} in {self.lines}"
+            time.sleep(0.01)
+
+    def url(self) -> str:
+        return self.until(r"server is listening on (http://\S+)")[1]
+
+    def wait(self, seconds: float = 10) -> int:
+        code = self.popen.wait(seconds)
+        self.reader.join(5)
+        return code
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def start(*arguments: str) -> Process:
+        started.append(Process(*arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            process.popen.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_start_announce_serve_and_end(start: Callable[..., Process]) -> None:
+    port = free_port()
+    process = start("127.0.0.1", str(port), "loads", "Hel", "lo")
+    url = f"http://127.0.0.1:{port}"
+    states = []
+    deadline = time.monotonic() + 10
+    while not states or states[-1] != 200:
+        with contextlib.suppress(httpx.ConnectError):
+            response = httpx.get(url + "/health")
+            states.append(response.status_code)
+            if response.status_code == 503:
+                assert response.json()["error"]["message"] == "Loading model"
+        assert time.monotonic() < deadline
+    assert 503 in states
+    assert process.url() == url
+    text = "".join(process.lines)
+    for word in ("warning: a warning", "corral: ", "model: ", "memory: ", "context: 256 tokens", "isa avx2"):
+        assert word in text
+    assert "Hel" in httpx.post(url + "/v1/chat/completions", json=BODY).text
+    began = time.monotonic()
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert time.monotonic() - began < 1.5
+    assert "Traceback" not in "".join(process.lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_running_stream_is_finished_before_the_end(start: Callable[..., Process], number: int) -> None:
+    process = start("127.0.0.1", "0", "loads", "a", "b", "c", "d")
+    with httpx.stream("POST", process.url() + "/v1/chat/completions", json=BODY) as response:
+        lines = response.iter_lines()
+        next(lines)
+        process.popen.send_signal(number)
+        rest = list(lines)
+    assert rest[-2:] == ["data: [DONE]", ""]
+    assert process.wait() == 0
+
+
+@pytest.mark.slow
+def test_a_stream_that_takes_too_long_ends_with_an_error(start: Callable[..., Process]) -> None:
+    process = start("127.0.0.1", "0", "loads", *"abcdefghijklmnopqrstuvwxyz" * 2)
+    with httpx.stream("POST", process.url() + "/v1/chat/completions", json=BODY) as response:
+        lines = response.iter_lines()
+        next(lines)
+        process.popen.send_signal(signal.SIGTERM)
+        rest = list(lines)
+    assert "The server is shutting down" in rest[-2]
+    assert process.wait(4) == 0
+
+
+def test_a_second_signal_ends_at_once(start: Callable[..., Process]) -> None:
+    process = start("127.0.0.1", "0", "loads", *"abcdefghijklmnopqrstuvwxyz")
+    with (
+        contextlib.suppress(httpx.HTTPError),
+        httpx.stream("POST", process.url() + "/v1/chat/completions", json=BODY) as response,
+    ):
+        next(response.iter_lines())
+        process.popen.send_signal(signal.SIGTERM)
+        process.until("finishing the running requests")
+        began = time.monotonic()
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+        assert time.monotonic() - began < 0.8
+
+
+@pytest.mark.parametrize(
+    ("fate", "message"),
+    [
+        ("fails", "error: model.gguf: magic is HTML, expected GGUF"),
+        ("dies", "error: The engine process was killed"),
+    ],
+)
+def test_without_an_engine_the_process_ends_with_one_line(
+    start: Callable[..., Process], fate: str, message: str
+) -> None:
+    process = start("127.0.0.1", "0", fate)
+    assert process.wait() == 1
+    assert process.lines[-1].strip() == message
+
+
+def test_an_occupied_port_is_an_error_that_names_it(start: Callable[..., Process]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = start("127.0.0.1", str(port), "loads")
+        assert process.wait() == 1
+    assert process.lines == [
+        "warning: a warning\n",
+        f"error: couldn't bind to 127.0.0.1, port {port}: another process listens there; "
+        "stop it or choose another --port\n",
+    ]
+
+
+def test_a_unix_socket(start: Callable[..., Process], tmp_path: Path) -> None:
+    path = tmp_path / "llama.sock"
+    process = start(str(path), "8080", "loads", "hi")
+    process.until("server is listening on unix://")
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://x") as client:
+        assert client.get("/health").json() == {"status": "ok"}
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert not path.exists()
+
+
+def test_binding() -> None:
+    bound = sockets.bind(["127.0.0.1", "127.0.0.2"], 0)
+    ports = {s.getsockname()[1] for s in bound}
+    assert len(ports) == 1
+    with pytest.raises(OptionError, match="another process listens there"):
+        sockets.bind(["127.0.0.1"], ports.pop())
+    sockets.close(bound)
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("no such host", "--host no such host: not an address"),
+        ("192.0.2.1", "not an address of this machine"),
+        ("/nowhere/at/all.sock", "can't listen on this unix socket: No such file"),
+    ],
+)
+def test_a_host_that_cant_be_listened_on_is_named(host: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        sockets.bind([host], 0)
+
+
+def test_a_stale_unix_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.sock")
+    sockets.close(sockets.bind([path], 0))  # leaves the file
+    assert Path(path).exists()
+    bound = sockets.bind([path], 0)
+    with pytest.raises(OptionError, match="can't listen on this unix socket: Address already in use"):
+        sockets.bind([path], 0)
+    sockets.close(bound)
+    sockets.unlink([path, "127.0.0.1"])
+    assert not Path(path).exists()
+
+
+def test_the_server_is_imported_quickly_and_without_what_it_does_not_need() -> None:
+    code = "import sys, corral.server.serve; print(*sorted(m.split('.')[0] for m in sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    loaded = set(result.stdout.split())
+    assert loaded.isdisjoint(
+        {"pydantic", "rich", "websockets", "prometheus_client", "httpx", "openai", "yaml"}
+    )

@@ -142,7 +142,8 @@ class EngineClient(Client):
         await self._reading
 
     def _send(self, message: ToEngine) -> None:
-        if self._writer is not None and self._status.state != "failed":
+        assert self._writer is not None, "a request before start()"
+        if self._status.state != "failed":
             self._writer.write(wire.frame([message]))
 
     async def _read(self, reader: asyncio.StreamReader, process: asyncio.subprocess.Process) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
-from corral.sampling.select import Float32, Int32, log_sum_exp, top_candidates
+from corral.sampling.select import Float32, Int32, mass, top_candidates
 
 Float64 = NDArray[np.float64]
 
@@ -30,7 +28,7 @@ class Candidates:
         self._scale = 1.0
         self._ids: Int32 = np.empty(0, np.int32)
         self._logits: Float64 = np.empty(0, np.float64)
-        self._log_mass: float | None = None
+        self._mass: float | None = None  # of the whole row, once it is needed
 
     def edit(self) -> Float32:
         """The logits [V], to be changed in place; only before anything else."""
@@ -58,12 +56,11 @@ class Candidates:
         count = max(1, count)
         if count < self.size:
             self.size = count
-            self._log_mass = None
 
     def sharpen(self, temperature: float) -> None:
         """Divide the logits by a temperature above 0."""
         self._scale = 1.0 / max(temperature, 1e-30)
-        self._log_mass = None
+        self._mass = None
 
     def count_from(self, logit: float) -> int:
         """How many tokens have this logit or more."""
@@ -73,19 +70,18 @@ class Candidates:
 
     def count_reaching(self, share: float) -> int:
         """The fewest first tokens whose probabilities, among the `size`, add up to `share` or more."""
-        if self._log_mass is None:
-            self._log_mass = self._compute_log_mass()
-        looked_at = _FIRST_LOOK
+        looked_at = _FIRST_LOOK if self.size == self._row.shape[0] else self.size
         while True:
             logits = self.first(looked_at)[1]
-            reached = np.cumsum(np.exp(logits * self._scale - self._log_mass))
-            if reached[-1] >= share or looked_at >= self.size:
-                # rounding may leave the last sum a hair below 1: then take the last token that adds anything
-                return int(np.searchsorted(reached, min(share, reached[-1]))) + 1
+            sums = np.cumsum(np.exp((logits - logits[0]) * self._scale))  # probabilities times a constant
+            is_all = looked_at >= self.size
+            goal = share * float(sums[-1] if is_all else self._mass_of_row())
+            if goal <= sums[-1] or is_all:
+                # a share of 1 or more is that of the last token that adds anything
+                return int(sums.searchsorted(min(goal, sums[-1]))) + 1
             looked_at *= _NEXT_LOOK
 
-    def _compute_log_mass(self) -> float:
-        if self.size == self._row.shape[0]:
-            return log_sum_exp(self._row, self._scale)
-        logits = self.first(self.size)[1] * self._scale
-        return float(logits[0]) + math.log(np.exp(logits - logits[0]).sum())
+    def _mass_of_row(self) -> float:
+        if self._mass is None:
+            self._mass = mass(self._row, self._scale)
+        return self._mass

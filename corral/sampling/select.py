@@ -42,15 +42,21 @@ def _bound(row: Float32, k: int) -> float:
     return float(np.partition(maxima, -k)[-k])
 
 
-def log_sum_exp(row: Float32, scale: float = 1.0) -> float:
-    """log(sum(exp(scale * row))), for scale > 0 and a finite maximum; single precision in the terms."""
-    largest = row.max()
-    terms = row - largest  # [V], 0 or less
+def mass(row: Float32, scale: float = 1.0) -> float:
+    """sum(exp(scale * (row - max(row)))), 1 or more, for scale > 0 and a finite maximum.
+
+    The terms are in single precision.
+    """
+    terms = row - row.max()  # [V], 0 or less
     if scale != 1.0:
-        # no term of a sum matters below exp(-1e4), and a scale of 1e30 must not overflow
-        terms *= np.float32(min(scale, 1e30))
+        terms *= np.float32(min(scale, 1e30))  # more would overflow, and makes no difference
     np.exp(terms, out=terms)
-    return scale * float(largest) + math.log(terms.sum(dtype=np.float64))
+    return float(terms.sum(dtype=np.float64))
+
+
+def log_sum_exp(row: Float32) -> float:
+    """log(sum(exp(row))), for a finite maximum."""
+    return float(row.max()) + math.log(mass(row))
 
 
 def all_finite(row: Float32) -> bool:

@@ -7,13 +7,13 @@ import signal
 import sys
 import time
 
-from fake_executor import TABLES, FakeExecutor
+import msgspec
+from fake_executor import READY, TABLES, FakeExecutor
 
 from corral.config import EngineConfig, ModelConfig
 from corral.engine import process
 from corral.engine.engine import Engine
 from corral.engine.loop import LoadedModel, Progress
-from corral.engine.messages import Ready
 from corral.engine.scheduler import Limits
 from corral.errors import OptionError
 
@@ -37,17 +37,8 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
             time.sleep(60)
     executor = SlowExecutor() if model.path == "slow" else FakeExecutor()
     limits = Limits(n_ctx=1024, num_blocks=64, parallel=config.parallel)
-    ready = Ready(
-        n_ctx=1024,
-        kv_tokens=2048,
-        parallel=config.parallel,
-        threads=1,
-        isa="scalar",
-        executor="fake",
-        weights_bytes=0,
-        kv_bytes=0,
-        load_ms=os.getpid(),
-    )
+    # the process id, for the test
+    ready = msgspec.structs.replace(READY, parallel=config.parallel, load_ms=os.getpid())
     return LoadedModel(Engine(executor, TABLES, limits), ready)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corral.engine.engine import Engine
-from corral.engine.messages import Output, Submit
+from corral.engine.messages import Output, Ready, Submit
 from corral.engine.output import TextTables
 from corral.engine.scheduler import Limits
 from corral.program.batch import BLOCK_TOKENS, Batch
@@ -26,6 +26,19 @@ NOWHERE = -1
 LETTERS = [bytes([97 + i % 26]) * (1 + i // 26) for i in range(62)]
 TABLES = TextTables(
     text=[*LETTERS, b"", b""], special=[*LETTERS, b"<control>", b"<eos>"], eog=frozenset({EOS})
+)
+
+
+READY = Ready(
+    n_ctx=1024,
+    kv_tokens=2048,
+    parallel=4,
+    threads=1,
+    isa="scalar",
+    executor="fake",
+    weights_bytes=0,
+    kv_bytes=0,
+    load_ms=0,
 )
 
 

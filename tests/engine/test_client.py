@@ -11,26 +11,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fake_executor import build_engine, prompt, run, text_of, tokens_of
+from fake_executor import READY, build_engine, prompt, run, text_of, tokens_of
 
 from corral.config import EngineConfig, ModelConfig
 from corral.engine.client import Client, EngineClient
 from corral.engine.local import LocalClient
-from corral.engine.messages import Output, Ready, Submit
+from corral.engine.messages import Output, Submit
 from corral.errors import Unavailable
 from corral.sampling.params import SamplingParams
 
-READY = Ready(
-    n_ctx=1024,
-    kv_tokens=2048,
-    parallel=4,
-    threads=1,
-    isa="scalar",
-    executor="fake",
-    weights_bytes=0,
-    kv_bytes=0,
-    load_ms=0,
-)
 COMMAND = (sys.executable, str(Path(__file__).with_name("engine_process.py")))
 LONG = SamplingParams(seed=1, ignore_eos=True)
 
@@ -201,3 +190,35 @@ async def test_an_idle_engine_uses_no_time() -> None:
     await asyncio.sleep(0.4)
     assert ticks() - before <= 1  # of 10 ms
     await client.close()
+
+
+async def test_an_engine_does_not_outlive_a_server_that_is_killed() -> None:
+    program = f"""
+import asyncio, os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_client import process_client, child_of, gather, Submit, LONG
+
+async def main():
+    client = process_client()
+    await client.start()
+    await client.wait_ready()
+    generator = client.generate(Submit(id="endless", prompt=[1], sampling=LONG))
+    await anext(generator)
+    print(child_of(client), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+    path = os.pathsep.join(filter(None, sys.path))
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
+    )
+    output, _ = await server.communicate()
+    assert server.returncode == -signal.SIGKILL
+    status = Path(f"/proc/{int(output)}/stat")
+
+    def is_gone() -> bool:
+        # a zombie, where nobody reaps orphans
+        return not status.exists() or status.read_text().rsplit(")")[-1].split()[0] == "Z"
+
+    await until(is_gone, seconds=1)

@@ -122,7 +122,7 @@ async def test_a_file_that_is_no_model_ends_the_real_process_with_one_line(tmp_p
     path.write_text("<html>404</html>")
     client = EngineClient(ModelConfig(path=str(path)), REFERENCE)
     await client.start()
-    with pytest.raises(Unavailable, match="page.gguf: "):
+    with pytest.raises(Unavailable, match=r"page\.gguf: "):
         await client.wait_ready()
     assert "\n" not in client.status.message
     await client.close()

@@ -59,32 +59,36 @@ def _model_proto(vocabulary: Vocabulary, missing_bytes: Iterable[bytes]) -> byte
 
     `missing_bytes` follow the vocabulary, as byte fallback takes all 256; then an unknown piece, if need be.
     """
-    texts, types = list(vocabulary.texts), _piece_types(vocabulary)
-    for id, text in enumerate(texts):
-        if vocabulary.ids[text] != id:  # the last of several that are spelled alike counts
-            texts[id], types[id] = b"[DUPLICATE_%d]" % id, TokenType.CONTROL
+    texts, types = vocabulary.texts.copy(), _piece_types(vocabulary)
+    if len(vocabulary.ids) < len(texts):
+        for id, text in enumerate(texts):
+            if vocabulary.ids[text] != id:  # the last of several that are spelled alike counts
+                texts[id], types[id] = _unmatched(id), TokenType.CONTROL
     for text in missing_bytes:
         texts.append(text)
         types.append(TokenType.BYTE)
     if TokenType.UNKNOWN not in types:
-        texts.append(b"[UNKNOWN]")
+        texts.append(_unmatched(len(texts)))
         types.append(TokenType.UNKNOWN)
     scores = np.zeros(len(texts), "<f4")
     scores[: len(vocabulary)] = vocabulary.scores
-    trainer = b"\x18\x02" + b"\x98\x02\x01"  # 3: model_type = BPE; 35: byte_fallback = true
-    normalizer = (
-        b"\x18\x00" + b"\x20\x00" + b"\x28\x01"
-    )  # 3: dummy prefix, 4: remove spaces, 5: escape spaces
+    # 3: model_type = BPE; 35: byte_fallback
+    trainer = b"\x18\x02" + b"\x98\x02\x01"
+    # 3: no add_dummy_prefix; 4: no remove_extra_whitespaces; 5: escape_whitespaces
+    normalizer = b"\x18\x00" + b"\x20\x00" + b"\x28\x01"
     return b"".join((*_pieces(texts, scores, types), _field(2, trainer), _field(3, normalizer)))
+
+
+def _unmatched(id: int) -> bytes:
+    """A name that occurs in no text, as it is no UTF-8."""
+    return b"\xff%d" % id
 
 
 def _piece_types(vocabulary: Vocabulary) -> list[int]:
     """Of each piece: NORMAL if it may come out of a merge, CONTROL if not; one is UNKNOWN, 256 are BYTE."""
-    kind = {type: type for type in TokenType}
-    kind[TokenType.UNKNOWN] = kind[TokenType.USER_DEFINED] = TokenType.CONTROL
-    kind[TokenType.UNDEFINED] = kind[TokenType.UNUSED] = TokenType.NORMAL
-    kind[TokenType.BYTE] = TokenType.NORMAL
-    types: list[int] = [kind[vocabulary.token_type(id)] for id in range(len(vocabulary))]
+    types = [int(TokenType.NORMAL)] * len(vocabulary)
+    for id in vocabulary.of_type(TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN):
+        types[id] = TokenType.CONTROL
     for text in _BYTE_TEXTS:
         if text in vocabulary.ids:
             types[vocabulary.ids[text]] = TokenType.BYTE
@@ -99,17 +103,13 @@ def _pieces(texts: list[bytes], scores: np.ndarray, types: list[int]) -> list[by
     tails = np.empty(len(texts), [("score_tag", "u1"), ("score", "<f4"), ("type_tag", "u1"), ("type", "u1")])
     tails["score_tag"], tails["score"] = 0x15, scores
     tails["type_tag"], tails["type"] = 0x18, types
-    raw, size = tails.tobytes(), tails.itemsize
+    lengths = list(map(len, texts))
     heads: dict[int, bytes] = {}
-    pieces = []
-    for index, text in enumerate(texts):
-        length = len(text)
-        head = heads.get(length)
-        if head is None:
-            inner = b"\x0a" + _varint(length)
-            head = heads[length] = b"\x0a" + _varint(len(inner) + length + size) + inner
-        pieces.append(head + text + raw[index * size : (index + 1) * size])
-    return pieces
+    for length in set(lengths):
+        inner = b"\x0a" + _varint(length)
+        heads[length] = b"\x0a" + _varint(len(inner) + length + tails.itemsize) + inner
+    ends = tails.view(f"V{tails.itemsize}").tolist()
+    return [heads[length] + text + end for length, text, end in zip(lengths, texts, ends, strict=True)]
 
 
 def _field(number: int, message: bytes) -> bytes:

@@ -129,6 +129,7 @@ class Tokenizer(ABC):
 
 def load_tokenizer(gguf: GGUFFile) -> Tokenizer:
     """The tokenizer of a model or vocabulary-only file. ModelFileError if it can't be used."""
+    # Here, because they are Tokenizers, and because only one of the two libraries is needed.
     from corral.tokenizer.bpe import BpeTokenizer
     from corral.tokenizer.spm import SpmTokenizer
 

@@ -10,9 +10,10 @@ from corral.tokenizer.stream import Utf8Stream
 
 # Bytes at the edges of what UTF-8 allows come up often.
 _EDGES = st.sampled_from(
-    [b"\x80", b"\xbf", b"\xc0", b"\xc2", b"\xdf", b"\xe0", b"\xa0", b"\x9f", b"\xed", b"\xef", b"\xf0", b"\x90",
-     b"\x8f", b"\xf4", b"\xf5", b"\xff", "é".encode(), "€".encode(), "😀".encode(), b"\xed\xa0"]
-)  # fmt: skip
+    [bytes([byte]) for byte in (0x61, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC2, 0xDF, 0xE0, 0xED, 0xEF)]
+    + [bytes([byte]) for byte in (0xF0, 0xF4, 0xF5, 0xFF)]
+    + [char.encode() for char in "é€😀"]
+)
 _DATA = st.lists(_EDGES | st.binary(max_size=3), max_size=12)
 
 

@@ -181,7 +181,6 @@ def _announce(model: LoadedModel, ready: Ready, seconds: float) -> None:
     facts = {
         "corral": f"{__version__}, executor {ready.executor}, isa {ready.isa}, {ready.threads} threads",
         "model": f"{info.path}: {meta['ftype']}, {meta['n_params'] / 1e6:.0f} M parameters, as {info.id!r}",
-        "memory": f"weights {_mib(ready.weights_bytes)}, KV cache {_mib(ready.kv_bytes)}",
         "context": f"{ready.n_ctx} tokens a request (the model was trained on {meta['n_ctx_train']}), "
         f"{ready.kv_tokens} in all, {ready.parallel} requests at a time",
         "template": f"from {template.template.source.origin}, {template.capabilities.describe()}",
@@ -191,10 +190,6 @@ def _announce(model: LoadedModel, ready: Ready, seconds: float) -> None:
         log.info("%s: %s", name, text)
     for note in ready.notes:
         log.info("%s", note)
-
-
-def _mib(amount: int) -> str:
-    return f"{amount / 2**20:.0f} MiB"
 
 
 @contextlib.contextmanager

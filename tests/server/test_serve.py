@@ -97,7 +97,7 @@ def test_start_announce_serve_and_end(start: Callable[..., Process]) -> None:
     assert 503 in states
     assert process.url() == url
     text = "".join(process.lines)
-    for word in ("warning: a warning", "corral: ", "model: ", "memory: ", "context: 256 tokens", "isa avx2"):
+    for word in ("warning: a warning", "corral: ", "model: ", "context: 256 tokens", "isa avx2"):
         assert word in text
     assert "Hel" in httpx.post(url + "/v1/chat/completions", json=BODY).text
     began = time.monotonic()

@@ -1,0 +1,130 @@
+"""The whole path with a real model: process, engine, template, tokenizer, sampling, text."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+pytestmark = [pytest.mark.model, pytest.mark.native, pytest.mark.slow]
+
+ROOT = Path(__file__).parent.parent.parent
+CAPITAL: Any = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+class Server:
+    def __init__(self, model: Path) -> None:
+        command = [sys.executable, "-m", "corral.cli", "serve", "-m", str(model), "--port", "0", "-c", "1024"]
+        self.popen = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        self.lines: list[str] = []
+        self.url = ""
+        self.listening = threading.Event()
+        threading.Thread(target=self._read, daemon=True).start()
+        assert self.listening.wait(30), self.lines
+        assert self.url, self.lines
+
+    def _read(self) -> None:
+        assert self.popen.stderr is not None
+        for line in self.popen.stderr:
+            self.lines.append(line)
+            if found := re.search(r"server is listening on (\S+)", line):
+                self.url = found[1]
+                self.listening.set()
+        self.listening.set()
+        self.popen.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def server(smollm2_path: Path) -> Iterator[Server]:
+    server = Server(smollm2_path)
+    yield server
+    server.popen.send_signal(signal.SIGTERM)
+    assert server.popen.wait(10) == 0
+    time.sleep(0.1)
+    assert "Traceback" not in "".join(server.lines)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="not-needed", max_retries=0) as client:
+        yield client
+
+
+def test_a_right_answer(client: openai.OpenAI) -> None:
+    options: Any = {"model": "x", "prompt": "The capital of France is", "temperature": 0, "max_tokens": 8}
+    response = client.completions.create(**options)
+    assert response.choices[0].text.startswith(" Paris.")
+    stopped = client.completions.create(**options, stop=["is."])
+    assert stopped.choices[0].text == " Par"
+    assert stopped.choices[0].finish_reason == "stop"
+
+
+def test_streamed_and_not_are_the_same(client: openai.OpenAI) -> None:
+    options: Any = {"model": "x", "messages": CAPITAL, "max_tokens": 24, "seed": 3}
+    whole = client.chat.completions.create(**options)
+    stream = list(client.chat.completions.create(**options, stream=True))
+    assert "".join(c.choices[0].delta.content or "" for c in stream) == whole.choices[0].message.content
+    assert stream[-1].choices[0].finish_reason == whole.choices[0].finish_reason
+
+
+def test_timings_and_usage_agree(server: Server) -> None:
+    request = {"messages": CAPITAL, "max_tokens": 6, "ignore_eos": True}
+    body = httpx.post(server.url + "/v1/chat/completions", json=request, timeout=60).json()
+    usage, timings = body["usage"], body["timings"]
+    assert usage["completion_tokens"] == timings["predicted_n"] == 6
+    assert usage["prompt_tokens"] == timings["prompt_n"] + timings["cache_n"]
+    expected = 1000 / timings["predicted_ms"] * 5
+    assert timings["predicted_per_second"] == pytest.approx(expected)
+    assert body["choices"][0]["finish_reason"] == "length"
+
+
+def test_logprobs_of_a_greedy_answer(client: openai.OpenAI) -> None:
+    response = client.chat.completions.create(
+        model="x", messages=CAPITAL, temperature=0, max_tokens=8, logprobs=True, top_logprobs=3
+    )
+    logprobs = response.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content
+    for token in logprobs.content:
+        assert token.logprob <= 0
+        assert token.logprob == max(t.logprob for t in token.top_logprobs)
+        assert len(token.top_logprobs) == 3
+
+
+def test_a_prompt_that_does_not_fit(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="exceeds the available context size"):
+        client.completions.create(model="x", prompt="word " * 2000)
+
+
+def test_a_client_that_leaves_frees_the_engine(server: Server, client: openai.OpenAI) -> None:
+    request = {"messages": CAPITAL, "max_tokens": 900, "ignore_eos": True, "stream": True}
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):  # as many as run at the same time
+            stream = httpx.stream("POST", server.url + "/v1/chat/completions", json=request, timeout=60)
+            next(stack.enter_context(stream).iter_lines())
+    began = time.monotonic()
+    client.chat.completions.create(model="x", messages=CAPITAL, max_tokens=2)
+    assert time.monotonic() - began < 2
+
+
+def test_the_process_ends_with_its_engine(smollm2_path: Path) -> None:
+    began = time.monotonic()
+    server = Server(smollm2_path)
+    assert httpx.get(server.url + "/health").status_code == 200
+    print(f"ready after {time.monotonic() - began:.2f} s")
+    children = Path(f"/proc/{server.popen.pid}/task/{server.popen.pid}/children").read_text().split()
+    assert len(children) == 1
+    server.popen.send_signal(signal.SIGINT)
+    assert server.popen.wait(10) == 0
+    assert not Path(f"/proc/{children[0]}").exists()

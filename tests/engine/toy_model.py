@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corral.gguf.types import ValueType
+from corral.gguf.types import GGMLType, ValueType
 from corral.gguf.writer import GGUFWriter
 from corral.models.llama import TINY
 from corral.tokenizer.token_type import TokenType
@@ -16,7 +16,11 @@ BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 TRAIN_CTX = int(TINY["context_length"])
 
 
-def write_toy_model(path: Path, *, arch: str = "llama", logits: int = len(SPECIAL) + len(BYTES)) -> Path:
+def write_toy_model(
+    path: Path, *, type: GGMLType = GGMLType.F32, logits: int = len(SPECIAL) + len(BYTES)
+) -> Path:
+    """`type` is that of the matrices."""
+    arch = "llama"
     width, feed_forward, kv_width = int(TINY["embedding_length"]), int(TINY["feed_forward_length"]), 32
     writer = GGUFWriter(path, arch)
     for key, value in TINY.items():
@@ -25,7 +29,7 @@ def write_toy_model(path: Path, *, arch: str = "llama", logits: int = len(SPECIA
     writer.add("tokenizer.ggml.tokens", SPECIAL + BYTES)
     writer.add("tokenizer.ggml.scores", [0.0] * (len(SPECIAL) + len(BYTES)), ValueType.FLOAT32)
     types = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL] + [TokenType.BYTE] * len(BYTES)
-    writer.add("tokenizer.ggml.token_type", [int(type) for type in types], ValueType.INT32)
+    writer.add("tokenizer.ggml.token_type", [int(kind) for kind in types], ValueType.INT32)
     writer.add("tokenizer.ggml.bos_token_id", 1)
     writer.add("tokenizer.ggml.eos_token_id", 2)
 
@@ -33,7 +37,8 @@ def write_toy_model(path: Path, *, arch: str = "llama", logits: int = len(SPECIA
 
     def add(name: str, *shape: int) -> None:
         values = rng.standard_normal(shape) / np.sqrt(shape[-1]) if len(shape) == 2 else np.ones(shape)
-        writer.add_tensor(f"{name}.weight", values.astype(np.float32))
+        kind = type if len(shape) == 2 else GGMLType.F32
+        writer.add_tensor(f"{name}.weight", values.astype(np.float32), kind)
 
     add("token_embd", logits, width)
     add("output_norm", width)

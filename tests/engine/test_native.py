@@ -1,0 +1,71 @@
+"""The native executor under the engine: a request alone decides its logits, to the last bit."""
+
+from __future__ import annotations
+
+import pytest
+from fake_executor import run
+from toy_model import TRAIN_CTX, write_toy_model
+
+from corral.config import EngineConfig, ModelConfig
+from corral.engine.engine import Engine
+from corral.engine.load import load
+from corral.engine.messages import Output, Submit, TokenInfo
+from corral.gguf.types import GGMLType
+from corral.sampling.params import SamplingParams
+
+pytest.importorskip("corral._native", reason="the extension is not built")
+pytestmark = pytest.mark.native
+
+
+def request(id: str, num_prompt: int, max_tokens: int, seed: int) -> Submit:
+    tokens = [3 + (seed * 31 + i * i) % 256 for i in range(num_prompt)]
+    params = SamplingParams(seed=seed, ignore_eos=True, n_probs=300)  # more than the vocabulary
+    return Submit(id=id, prompt=tokens, max_tokens=max_tokens, sampling=params)
+
+
+REQUESTS = [request("short", 1, 60, 1), request("block", 32, 40, 2), request("long", 150, 90, 3)]
+CROWD = [request(f"crowd {i}", 9 * i + 1, 80, 10 + i) for i in range(7)]
+
+
+def logits_of(outputs: list[Output]) -> list[TokenInfo]:
+    """Every generated token, with the log probabilities of the whole vocabulary."""
+    return [info for output in outputs for info in output.infos]
+
+
+def engine_of(path: str, **changes: object) -> Engine:
+    config = EngineConfig(**{"parallel": 8, "force_threads": True, "threads": 2, **changes})  # type: ignore[arg-type]
+    return load(ModelConfig(path=path), config, lambda *_: None).engine
+
+
+@pytest.fixture(
+    scope="module", params=[GGMLType.F32, GGMLType.Q8_0, GGMLType.Q4_0], ids=lambda type: type.name
+)
+def toy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_toy_model(tmp_path_factory.mktemp("toy") / "toy.gguf", type=request.param))
+
+
+@pytest.fixture(scope="module")
+def alone(toy: str) -> dict[str, list[TokenInfo]]:
+    """One request, one token a step, one thread."""
+    result = {}
+    for submit in REQUESTS:
+        result |= run(engine_of(toy, parallel=1, threads=1, ubatch_size=1), [submit])
+    found = {id: logits_of(outputs) for id, outputs in result.items()}
+    assert [len(infos) for infos in found.values()] == [60, 40, 90]
+    assert all(len(info.top) == 259 for infos in found.values() for info in infos)
+    return found
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("chunk", [8, 15, 512])
+def test_in_a_crowd(toy: str, alone: dict[str, list[TokenInfo]], threads: int, chunk: int) -> None:
+    engine = engine_of(toy, threads=threads, ubatch_size=chunk, ctx_size=8 * TRAIN_CTX)
+    outputs = run(engine, CROWD[:3] + REQUESTS + CROWD[3:])
+    assert {id: logits_of(outputs[id]) for id in alone} == alone
+
+
+def test_preempted(toy: str, alone: dict[str, list[TokenInfo]]) -> None:
+    engine = engine_of(toy, ctx_size=TRAIN_CTX)
+    outputs = run(engine, CROWD[:3] + REQUESTS + CROWD[3:])
+    assert engine.scheduler.preemptions > 3
+    assert {id: logits_of(outputs[id]) for id in alone} == alone

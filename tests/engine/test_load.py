@@ -11,10 +11,12 @@ from toy_model import TRAIN_CTX, write_toy_model
 from corral.config import EngineConfig, ModelConfig
 from corral.engine import load as load_module
 from corral.engine.client import EngineClient
-from corral.engine.load import load
+from corral.engine.load import activation_bytes, load
 from corral.engine.loop import LoadedModel
 from corral.engine.messages import Output, Submit
 from corral.errors import ModelFileError, OptionError, Unavailable
+from corral.gguf.reader import GGUFFile
+from corral.models import trace_program
 from corral.sampling.params import SamplingParams
 from corral.system.budget import MIB, MemoryLimit
 
@@ -100,6 +102,16 @@ def test_mlock_that_is_not_allowed_is_told_and_goes_on(
     monkeypatch.setattr(load_module, "lock_memory", lambda: "--mlock has no effect")
     ready = load(ModelConfig(path=toy, load_mode=load_mode), REFERENCE, lambda *_: None).ready  # type: ignore[arg-type]
     assert "--mlock has no effect" in ready.notes
+
+
+def test_activations_that_are_alive_together(toy: str) -> None:
+    """By hand: the gated unit has its two inputs and its output, beside the residual and the angles."""
+    with GGUFFile.open(toy) as file:
+        program = trace_program(file)
+    width, feed_forward, angles = 64, 160, 16
+    assert activation_bytes(program, 10, 1) == 4 * 10 * (3 * feed_forward + width + angles)
+    logits = activation_bytes(program, 1, 1000)
+    assert logits == 4 * 1000 * (width + 259)
 
 
 async def outputs_of(client: EngineClient) -> list[Output]:

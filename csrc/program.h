@@ -1,7 +1,7 @@
 // The native executor: a Program as stages, run by a team of threads.
 //
 // A stage is a run of row ops (each row of each op depends on the same row only, so a thread takes rows through the whole run), a
-// linear, or an attention. Threads meet between stages. Who does what never changes a result.
+// linear, or an attention. It is cut into pieces that threads claim; who does what never changes a result.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -176,11 +176,12 @@ class Program {
     size_t act_stride(Rows rows) const;
     ActBlock* acts(int id) const;
 
-    void run_rows(const RowStage& stage, const Batch& batch, std::atomic<int>& next);
+    void plan(const Batch& batch);
     void run_row(const RowOp& op, const Batch& batch, int row);
-    void run_linear(const LinearStage& stage, const Batch& batch, std::atomic<int>& next, void* scratch);
-    void run_attention(const AttentionStage& stage, const Batch& batch, std::atomic<int>& next, void* scratch);
-    std::vector<AttentionItem> attention_items(const Batch& batch, int heads, int kv_heads) const;
+    void run_linear(const LinearStage& stage, const Batch& batch, int begin, int end, void* scratch);
+    void run_attention(const AttentionStage& stage, const Batch& batch, int piece, void* scratch);
+    const std::vector<AttentionItem>& attention_items(const AttentionStage& stage, const Batch& batch);
+    int groups(int matrix) const;
 
     const KernelTable* kernels_;
     Team team_;
@@ -196,15 +197,13 @@ class Program {
     size_t packed_bytes_ = 0;
     int logits_ = -1, most_tokens_ = 0, most_logits_ = 0, blocks_ = 0;
 
-    struct Counter {  // one cache line each: the next piece of work of a stage
-        alignas(64) std::atomic<int> next{0};
-    };
-    std::unique_ptr<Counter[]> counters_;
-    struct ItemPlan {
+    // The plan of the current step: each stage's number of pieces, and rows (or groups of rows) of a piece.
+    std::vector<int> pieces_, piece_rows_;
+    struct AttentionPlan {
         int heads, kv_heads;
         std::vector<AttentionItem> items;
     };
-    std::vector<ItemPlan> plans_;
+    std::vector<AttentionPlan> attention_plans_;
 };
 
 const std::vector<const KernelTable*>& available_isas();  // what this CPU can run, best first

@@ -1,49 +1,54 @@
-// A team of threads that run one function together and meet at barriers.
+// Threads that work through stages together.
 #pragma once
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <thread>
 #include <vector>
 
 namespace corral {
 
-// Wait for `value` to leave `old`: spin for some microseconds, as most waits are shorter, then sleep, so that a thread which lost its
-// CPU to a quota or a neighbour doesn't make the others burn theirs.
-class Gate {
-   public:
-    uint32_t get() const { return value_.load(std::memory_order_acquire); }
-    void open();  // change the value and wake whoever waits
-    void wait_while(uint32_t old) const;
-
-   private:
-    alignas(64) std::atomic<uint32_t> value_{0};
-};
-
+// A run is a list of stages, each of some pieces of work. Threads claim pieces; a stage begins when every piece of the one before is
+// done. Nobody waits for a thread, only for a piece that somebody has begun: a thread that lost its CPU to a quota or a neighbour
+// between two pieces holds up no one, and joins again wherever the others are. Waiting is a short spin, then sleep.
 class Team {
-   public:
-    explicit Team(int threads);
-    ~Team();
-    Team(const Team&) = delete;
-    Team& operator=(const Team&) = delete;
+ public:
+  using Work = std::function<void(int stage, int piece, int thread)>;
 
-    int size() const { return threads_; }
+  explicit Team(int threads);
+  ~Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
 
-    // Run fn(thread index) on every thread, the caller being thread 0, and wait for all.
-    void run(const std::function<void(int)>& fn);
+  int size() const { return threads_; }
 
-    // Inside run: nobody goes on before everybody came here.
-    void barrier();
+  // Run work(stage, piece, thread index) for every piece of every stage; pieces[i] is the number of pieces of stage i, below 2^20.
+  // The caller is thread 0.
+  void run(const std::vector<int>& pieces, const Work& work);
 
-   private:
-    void work(int index);
+ private:
+  struct alignas(64) Stage {
+    std::atomic<uint64_t> claims{0};  // epoch, pieces in all, pieces claimed: see pack() in threads.cpp
+    std::atomic<uint32_t> done{0};
+  };
+  struct Board {
+    explicit Board(int capacity) : stages(new Stage[static_cast<size_t>(capacity)]), capacity(capacity) {}
+    std::unique_ptr<Stage[]> stages;
+    int capacity;
+    std::atomic<int> count{0};
+  };
 
-    const int threads_;
-    Gate start_, phase_;
-    alignas(64) std::atomic<int> arrived_{0};
-    const std::function<void(int)>* job_ = nullptr;
-    bool stopping_ = false;
-    std::vector<std::thread> workers_;
+  void follow(int thread);
+  void work_through(uint32_t epoch, int thread);
+
+  const int threads_;
+  const Work* work_ = nullptr;
+  std::atomic<Board*> board_{nullptr};
+  std::vector<std::unique_ptr<Board>> boards_;  // the outgrown ones too: a late thread may still be looking at one
+  alignas(64) std::atomic<uint32_t> epoch_{0};
+  std::atomic<bool> stopping_{false};
+  std::vector<std::thread> workers_;
 };
 
 }  // namespace corral

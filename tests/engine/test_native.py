@@ -72,5 +72,5 @@ def test_in_a_crowd(toy: str, alone: dict[str, list[TokenInfo]], threads: int, c
 def test_preempted(toy: str, alone: dict[str, list[TokenInfo]]) -> None:
     engine = engine_of(toy, ctx_size=TRAIN_CTX)
     outputs = run(engine, CROWD[:3] + REQUESTS + CROWD[3:])
-    assert engine.scheduler.preemptions > 3
+    assert engine.scheduler.preemptions > 0
     assert {id: logits_of(outputs[id]) for id in alone} == alone

@@ -42,7 +42,8 @@ static void store_kv(const float* k, const float* v, int kv_heads, int head_dim,
 
 // scores[row][B] = q[row] . keys
 template <int M>
-CORRAL_INLINE void score_rows(const AttentionScratch& s, int row, int head_dim, float* scores) {
+CORRAL_INLINE void score_rows(AttentionScratch& s, int row, int head_dim) {
+    float* scores = s.scores + row * kBlockTokens;
     F16 low[M], high[M];
 #pragma GCC unroll 8
     for (int m = 0; m < M; m++) low[m] = high[m] = fzero();
@@ -60,6 +61,13 @@ CORRAL_INLINE void score_rows(const AttentionScratch& s, int row, int head_dim, 
         fstore(scores + m * kBlockTokens, low[m]);
         fstore(scores + m * kBlockTokens + 16, high[m]);
     }
+}
+
+template <int M>
+static void score_all(AttentionScratch& s, int row, int rows, int head_dim) {
+    for (; row + M <= rows; row += M) score_rows<M>(s, row, head_dim);
+    if constexpr (M > 1)
+        if (row < rows) score_all<M - 1>(s, row, rows, head_dim);
 }
 
 // out[row][lanes] = out * rescale + sum over the block's tokens of weight * value
@@ -89,11 +97,15 @@ CORRAL_INLINE void add_values(AttentionScratch& s, int row, int lane, int padded
 }
 
 template <int M>
-CORRAL_INLINE void add_value_rows(AttentionScratch& s, int row, int padded, const uint16_t* values, int tokens) {
-    int lane = 0;
-    for (; lane + 16 * kValueLanes <= padded; lane += 16 * kValueLanes)
-        add_values<M, kValueLanes>(s, row, lane, padded, values, tokens);
-    for (; lane < padded; lane += 16) add_values<M, 1>(s, row, lane, padded, values, tokens);
+static void add_all_values(AttentionScratch& s, int row, int rows, int padded, const uint16_t* values, int tokens) {
+    for (; row + M <= rows; row += M) {
+        int lane = 0;
+        for (; lane + 16 * kValueLanes <= padded; lane += 16 * kValueLanes)
+            add_values<M, kValueLanes>(s, row, lane, padded, values, tokens);
+        for (; lane < padded; lane += 16) add_values<M, 1>(s, row, lane, padded, values, tokens);
+    }
+    if constexpr (M > 1)
+        if (row < rows) add_all_values<M - 1>(s, row, rows, padded, values, tokens);
 }
 
 // Scores of one row and block become weights; the row's running maximum and sum move on.
@@ -104,7 +116,7 @@ CORRAL_INLINE void weigh(AttentionScratch& s, int row, int first_key, int first_
     const int from = first_seen - first_key, to = s.position[row] + 1 - first_key;
     low = fkeep(low, from, to, kMasked);
     high = fkeep(high, from - 16, to - 16, kMasked);
-    const float most = reduce_max(fmax(low, high));
+    const float most = fmost(fmax(low, high));
     const float before = s.most[row], now = before > most ? before : most;
     // e^(kMasked - now) is 0, but a row that has seen nothing yet has now == kMasked: then mask again
     F16 p0 = fkeep(exp16(low - fset(now)), from, to, 0.0f);
@@ -112,7 +124,7 @@ CORRAL_INLINE void weigh(AttentionScratch& s, int row, int first_key, int first_
     alignas(64) float e[16];
     fstore(e, exp16(fset(before - now)));
     s.rescale[row] = before == now ? 1.0f : e[0];
-    s.sum[row] = __builtin_fmaf(s.sum[row], s.rescale[row], reduce_sum(p0 + p1));
+    s.sum[row] = __builtin_fmaf(s.sum[row], s.rescale[row], fsum(p0 + p1));
     s.most[row] = now;
     fstore(scores, p0);
     fstore(scores + 16, p1);
@@ -144,17 +156,12 @@ static void attend(const AttentionArgs& a, int first_token, int last_token, int 
         for (int i = 0; i < a.head_dim * kBlockTokens; i += 16) fstore(s.keys + i, fload_half(keys + i));
         const int tokens = last_key - first_key < kBlockTokens ? last_key - first_key : kBlockTokens;
 
-        int row = 0;
-        for (; row + kScoreRows <= rows; row += kScoreRows)
-            score_rows<kScoreRows>(s, row, a.head_dim, s.scores + row * kBlockTokens);
-        for (; row < rows; row++) score_rows<1>(s, row, a.head_dim, s.scores + row * kBlockTokens);
-        for (row = 0; row < rows; row++) {
+        score_all<kScoreRows>(s, 0, rows, a.head_dim);
+        for (int row = 0; row < rows; row++) {
             const int first_seen = a.window > 0 ? s.position[row] - a.window + 1 : 0;
             weigh(s, row, first_key, first_seen, a.scale, a.softcap);
         }
-        for (row = 0; row + kValueRows <= rows; row += kValueRows)
-            add_value_rows<kValueRows>(s, row, padded, values, tokens);
-        for (; row < rows; row++) add_value_rows<1>(s, row, padded, values, tokens);
+        add_all_values<kValueRows>(s, 0, rows, padded, values, tokens);
     }
 
     rows = 0;

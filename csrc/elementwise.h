@@ -4,23 +4,6 @@
 
 namespace corral::CORRAL_ISA {
 
-// Sum of 16 lanes as a balanced tree, the same for every variant.
-CORRAL_INLINE float reduce_sum(F16 x) {
-    alignas(64) float v[16];
-    fstore(v, x);
-    for (int width = 8; width; width /= 2)
-        for (int i = 0; i < width; i++) v[i] += v[i + width];
-    return v[0];
-}
-
-CORRAL_INLINE float reduce_max(F16 x) {
-    alignas(64) float v[16];
-    fstore(v, x);
-    for (int width = 8; width; width /= 2)
-        for (int i = 0; i < width; i++) v[i] = v[i] > v[i + width] ? v[i] : v[i + width];
-    return v[0];
-}
-
 // e^x to about 1 ulp: x = n ln2 + r, |r| <= ln2 / 2, e^r by its Taylor series to r^7 (remainder < 6e-9), times 2^n.
 // 0 below -87 (where the result would be subnormal), e^88 above.
 CORRAL_INLINE F16 exp16(F16 x) {
@@ -90,7 +73,7 @@ static void rms_norm_row(const float* x, const float* weight, int n, int run, fl
             F16 v = fload_some(x + start + i, run - i);
             squares = fma(v, v, squares);
         }
-        const float mean = reduce_sum(squares) / static_cast<float>(run);
+        const float mean = fsum(squares) / static_cast<float>(run);
         const F16 inverse = fset(1.0f / __builtin_sqrtf(mean + eps));
         map_row(run, out + start,
                 [&](int j, int m) { return load_n(x + start + j, m) * inverse * load_n(weight + j, m); });
@@ -119,12 +102,11 @@ static void quantize_row(const float* x, int n, ActBlock* out, size_t stride) {
         ActBlock& block = out[static_cast<size_t>(i / kChunk) * stride];
         const int at = i % kChunk, j = at / kActGroup;
         const F16 a = fload(x + i), b = fload(x + i + 16);
-        const float most = reduce_max(fmax(fabs16(a), fabs16(b)));
+        const float most = fmost(fmax(fabs16(a), fabs16(b)));
         const float d = most / 127.0f, inverse = d > 0.0f ? 1.0f / d : 0.0f;
         fstore_rounded_i8(block.q + at, a * fset(inverse));
         fstore_rounded_i8(block.q + at + 16, b * fset(inverse));
-        int32_t first = 0, second = 0;
-        for (int k = 0; k < 16; k++) first += block.q[at + k], second += block.q[at + 16 + k];
+        const int32_t first = sum_i8(block.q + at), second = sum_i8(block.q + at + 16);
         block.d[j] = d;
         block.ds[j] = d * static_cast<float>(first + second);
         block.minus_sum32[j] = -(first + second);

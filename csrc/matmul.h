@@ -91,6 +91,7 @@ CORRAL_INLINE void write_out(const LinearArgs& args, int group, int first_token,
             F16 y = fload(c + (t * R + r) * 16);
             if (args.bias) y = y + bias;
             float* out = args.out + static_cast<size_t>(first_token + t) * static_cast<size_t>(rows) + row;
+            __builtin_prefetch(out + 8 * static_cast<size_t>(rows), 1);  // the rows are far apart
             if (count == 16)
                 fstore(out, y);
             else

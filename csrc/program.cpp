@@ -294,8 +294,8 @@ const std::vector<Program::AttentionItem>& Program::attention_items(const Attent
     for (const AttentionPlan& plan : attention_plans_)
         if (plan.heads == heads && plan.kv_heads == kv_heads) return plan.items;
     const int group = heads / kv_heads;
-    // With few tokens the heads of a group are spread over threads too; with many they share the loading of keys.
-    const bool spread = batch.token_count * kv_heads < team_.size() * kPiecesPerThread;
+    // The heads of a group share the loading of keys, unless there is too little else to give every thread work.
+    const bool spread = batch.token_count * kv_heads < team_.size();
     const int heads_at_once = spread ? 1 : std::min(group, kMostAttentionRows);
     const int tokens_at_once = std::max(1, kMostAttentionRows / heads_at_once);
     std::vector<AttentionItem> items;

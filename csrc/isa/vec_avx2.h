@@ -97,6 +97,25 @@ CORRAL_INLINE F16 fkeep(F16 x, int first, int last, float fill) {
     __m256 other = _mm256_set1_ps(fill);
     return {_mm256_blendv_ps(other, x.a, in_a), _mm256_blendv_ps(other, x.b, in_b)};
 }
+// the lanes added as a balanced tree: i and i + 8, then i + 4, i + 2, i + 1
+CORRAL_INLINE float fsum(F16 x) {
+    __m256 a = _mm256_add_ps(x.a, x.b);
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+CORRAL_INLINE float fmost(F16 x) {
+    __m256 a = _mm256_max_ps(x.a, x.b);
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
+}
+// the sum of 16 int8
+CORRAL_INLINE int32_t sum_i8(const int8_t* p) {
+    __m128i biased = _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), _mm_set1_epi8(-128));
+    __m128i halves = _mm_sad_epu8(biased, _mm_setzero_si128());
+    return _mm_cvtsi128_si32(halves) + _mm_extract_epi32(halves, 2) - 16 * 128;
+}
 CORRAL_INLINE void fstore_rounded_i8(int8_t* p, F16 x) {
     __m256i a = _mm256_cvtps_epi32(x.a), b = _mm256_cvtps_epi32(x.b);
     __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);

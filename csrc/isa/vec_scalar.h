@@ -99,6 +99,23 @@ CORRAL_INLINE F16 fselect_lt(F16 x, F16 y, F16 a, F16 b) {
 CORRAL_INLINE F16 fkeep(F16 a, int first, int last, float fill) {
     return lanes([&](int i) { return first <= i && i < last ? a.v[i] : fill; });
 }
+// the lanes added as a balanced tree: i and i + 8, then i + 4, i + 2, i + 1
+CORRAL_INLINE float fsum(F16 x) {
+    for (int width = 8; width; width /= 2)
+        for (int i = 0; i < width; i++) x.v[i] += x.v[i + width];
+    return x.v[0];
+}
+CORRAL_INLINE float fmost(F16 x) {
+    for (int width = 8; width; width /= 2)
+        for (int i = 0; i < width; i++) x.v[i] = x.v[i] > x.v[i + width] ? x.v[i] : x.v[i + width];
+    return x.v[0];
+}
+// the sum of 16 int8
+CORRAL_INLINE int32_t sum_i8(const int8_t* p) {
+    int32_t sum = 0;
+    for (int i = 0; i < 16; i++) sum += p[i];
+    return sum;
+}
 CORRAL_INLINE void fstore_rounded_i8(int8_t* p, F16 x) {
     for (int i = 0; i < 16; i++) {
         float r = std::nearbyintf(x.v[i]);

@@ -66,15 +66,15 @@ Batch checked(const Program& p, const Ints& tokens, const Ints& positions, const
         expect(tokens(i) >= 0 && tokens(i) < p.token_count(), "a token outside the vocabulary");
     for (size_t i = 0; i < logit_rows.size(); i++)
         expect(logit_rows(i) >= 0 && size_t(logit_rows(i)) < tokens.size(), "a logit row outside the tokens");
-    return {tokens.data(),       positions.data(),   query_start.data(),
-            context_len.data(),  block_tables.data(), logit_rows.data(),
-            int(tokens.size()),  int(count),         int(block_tables.shape(1)),
-            int(logit_rows.size())};
+    return {
+        tokens.data(),     positions.data(),   query_start.data(), context_len.data(),         block_tables.data(),
+        logit_rows.data(), int(tokens.size()), int(count),         int(block_tables.shape(1)), int(logit_rows.size())};
 }
 
 }  // namespace
 }  // namespace corral
 
+// clang-format off: one binding reads best as one line of arguments, its body, and one line of their names.
 NB_MODULE(_native, m) {
     using namespace corral;
     m.doc() = "Native executor of corral. See corral/program/native.py, its only user.";
@@ -175,3 +175,4 @@ NB_MODULE(_native, m) {
         .def_prop_ro("isa", &Program::isa)
         .def_prop_ro("threads", &Program::threads);
 }
+// clang-format on

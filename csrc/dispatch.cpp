@@ -3,8 +3,8 @@
 
 namespace corral {
 
-#define CORRAL_VARIANT(name) \
-    namespace name {         \
+#define CORRAL_VARIANT(name)         \
+    namespace name {                 \
     extern const KernelTable kTable; \
     }
 #include "isa/variants.def"
@@ -14,7 +14,8 @@ const std::vector<const KernelTable*>& available_isas() {
         std::vector<const KernelTable*> found;
 #if defined(__x86_64__)
         __builtin_cpu_init();
-        const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+        const bool avx2 =
+            __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
         const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
         if (avx512 && __builtin_cpu_supports("avx512vnni")) found.push_back(&avx512vnni::kTable);

@@ -45,8 +45,11 @@ constexpr size_t kScratch = sizeof(QuantScratch<kTileGroups>) > sizeof(Attention
                                 : sizeof(AttentionScratch);
 
 extern const KernelTable kTable = {
-    kIsaName,     kFormats,  sizeof kFormats / sizeof kFormats[0], kScratch,    quantize_row, rms_norm_row, rope_row,
-    add_row,      scale_row, silu_mul_row,                         gelu_mul_row, softcap_row,  store_kv,     attend,
+    kIsaName,     kFormats,     sizeof kFormats / sizeof kFormats[0],
+    kScratch,     quantize_row, rms_norm_row,
+    rope_row,     add_row,      scale_row,
+    silu_mul_row, gelu_mul_row, softcap_row,
+    store_kv,     attend,
 };
 
 }  // namespace corral::CORRAL_ISA

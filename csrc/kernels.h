@@ -7,9 +7,9 @@
 
 namespace corral {
 
-constexpr int kChunk = 256;      // weights of a row that are unpacked at a time
-constexpr int kGroup = 16;       // rows interleaved in the packed layout
-constexpr int kActGroup = 32;    // activations that share a scale
+constexpr int kChunk = 256;       // weights of a row that are unpacked at a time
+constexpr int kGroup = 16;        // rows interleaved in the packed layout
+constexpr int kActGroup = 32;     // activations that share a scale
 constexpr int kBlockTokens = 32;  // B
 
 // 256 activations of one token. `d` scales the int8 of each 32; `ds` = d * sum(q) meets the minimum of affine formats;
@@ -44,17 +44,17 @@ struct FormatKernels {
     int type;           // ggml id
     int block_weights;  // of the file's layout
     int block_bytes;
-    bool quantized;                            // takes ActBlocks; otherwise floats
-    size_t (*chunk_bytes)(int k);              // packed bytes of a chunk of k columns of 16 rows
+    bool quantized;                                                 // takes ActBlocks; otherwise floats
+    size_t (*chunk_bytes)(int k);                                   // packed bytes of a chunk of k columns of 16 rows
     void (*pack)(const uint8_t* const* rows, int k, uint8_t* out);  // 16 row pointers; a null row is zeros
     void (*dequantize)(const uint8_t* row, int n, float* out);      // n columns of a row as it is in the file
     void (*linear)(const LinearArgs&, int first_group, int last_group);
 };
 
 struct AttentionArgs {
-    const float* q;        // [T, H * Dh]
-    float* out;            // [T, H * Dh]
-    const uint16_t* keys;  // [blocks][Hkv][Dh][B] float16
+    const float* q;          // [T, H * Dh]
+    float* out;              // [T, H * Dh]
+    const uint16_t* keys;    // [blocks][Hkv][Dh][B] float16
     const uint16_t* values;  // [blocks][Hkv][B][padded Dh]
     const int32_t* block_table;
     int context;     // tokens of the sequence in the cache

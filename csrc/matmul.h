@@ -149,8 +149,7 @@ CORRAL_INLINE void float_tile(const float (*w)[16], int k, const float* x, size_
 template <int T>
 static void float_tiles(const float (*w)[16], int k, const float* x, size_t stride, int tokens, float* c, bool first) {
     int t = 0;
-    for (; t + T <= tokens; t += T)
-        float_tile<T>(w, k, x + static_cast<size_t>(t) * stride, stride, c + t * 16, first);
+    for (; t + T <= tokens; t += T) float_tile<T>(w, k, x + static_cast<size_t>(t) * stride, stride, c + t * 16, first);
     if constexpr (T > 1)
         if (t < tokens)
             float_tiles<T - 1>(w, k, x + static_cast<size_t>(t) * stride, stride, tokens - t, c + t * 16, first);

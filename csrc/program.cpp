@@ -281,10 +281,10 @@ void Program::run_linear(const LinearStage& stage, const Batch& batch, int begin
         if (first >= last) continue;
         const Matrix& m = matrices_[index(stage.weights[i])];
         const int bias = stage.biases[i];
-        m.format->linear({&m.packed, m.format->quantized ? acts(stage.acts) : nullptr, act_stride(stage.rows),
-                          row(stage.x, 0), tokens, bias < 0 ? nullptr : vectors_[index(bias)].data(),
-                          row(stage.outs[i], 0), scratch},
-                         first, last);
+        m.format->linear(
+            {&m.packed, m.format->quantized ? acts(stage.acts) : nullptr, act_stride(stage.rows), row(stage.x, 0),
+             tokens, bias < 0 ? nullptr : vectors_[index(bias)].data(), row(stage.outs[i], 0), scratch},
+            first, last);
     }
 }
 

@@ -90,8 +90,8 @@ struct QuantizeOp {
 struct StoreKvOp {
     int k, v, layer;
 };
-using RowOp = std::variant<EmbedOp, NormOp, RopeTableOp, RopeOp, AddOp, ScaleOp, GluOp, SoftCapOp, TakeRowsOp, QuantizeOp,
-                           StoreKvOp>;
+using RowOp = std::variant<EmbedOp, NormOp, RopeTableOp, RopeOp, AddOp, ScaleOp, GluOp, SoftCapOp, TakeRowsOp,
+                           QuantizeOp, StoreKvOp>;
 
 struct RowStage {
     Rows rows;
@@ -99,7 +99,7 @@ struct RowStage {
 };
 struct LinearStage {
     Rows rows;
-    int x, acts;  // acts: -1 when every weight takes floats
+    int x, acts;                             // acts: -1 when every weight takes floats
     std::vector<int> weights, biases, outs;  // biases: vector ids or -1
 };
 struct AttentionStage {
@@ -116,7 +116,7 @@ class Program {
 
     // Weights: the rows of `data` are in the file's layout of ggml type `type`.
     int add_matrix(int type, int rows, int cols, const uint8_t* data);  // packs a copy, with all threads
-    int add_table(int type, int rows, int cols, const uint8_t* data);   // keeps the pointer; rows are dequantized as needed
+    int add_table(int type, int rows, int cols, const uint8_t* data);   // keeps the pointer, dequantizes rows as needed
     int add_vector(const float* data, int size);                        // copies
     int add_kv_layer(int kv_heads, int head_dim);
     int add_buffer(Rows rows, int cols, int slot);
@@ -158,7 +158,7 @@ class Program {
     };
     struct KvLayer {
         int kv_heads, head_dim;
-        size_t key_block, value_block;    // float16 numbers a block
+        size_t key_block, value_block;  // float16 numbers a block
         uint16_t *keys = nullptr, *values = nullptr;
     };
     struct Acts {

@@ -10,7 +10,7 @@ constexpr uint64_t kCountMask = (uint64_t{1} << kCountBits) - 1;
 constexpr uint64_t kEpochMask = (uint64_t{1} << (64 - kEpochShift)) - 1;
 
 uint64_t pack(uint32_t epoch, int total) {
-  return (epoch & kEpochMask) << kEpochShift | static_cast<uint64_t>(total) << kCountBits;
+    return (epoch & kEpochMask) << kEpochShift | static_cast<uint64_t>(total) << kCountBits;
 }
 bool of_epoch(uint64_t claims, uint32_t epoch) { return claims >> kEpochShift == (epoch & kEpochMask); }
 uint32_t total_of(uint64_t claims) { return static_cast<uint32_t>(claims >> kCountBits & kCountMask); }
@@ -18,87 +18,87 @@ uint32_t next_of(uint64_t claims) { return static_cast<uint32_t>(claims & kCount
 
 inline void relax() {
 #if defined(__x86_64__)
-  __builtin_ia32_pause();
+    __builtin_ia32_pause();
 #elif defined(__aarch64__)
-  asm volatile("yield");
+    asm volatile("yield");
 #endif
 }
 
 // Wait until `value` is not `old`.
 void wait_while(const std::atomic<uint32_t>& value, uint32_t old) {
-  for (int i = 0; i < kSpins; i++) {
-    if (value.load(std::memory_order_acquire) != old) return;
-    relax();
-  }
-  value.wait(old, std::memory_order_acquire);
+    for (int i = 0; i < kSpins; i++) {
+        if (value.load(std::memory_order_acquire) != old) return;
+        relax();
+    }
+    value.wait(old, std::memory_order_acquire);
 }
 
 }  // namespace
 
 Team::Team(int threads) : threads_(threads < 1 ? 1 : threads) {
-  for (int i = 1; i < threads_; i++) workers_.emplace_back([this, i] { follow(i); });
+    for (int i = 1; i < threads_; i++) workers_.emplace_back([this, i] { follow(i); });
 }
 
 Team::~Team() {
-  stopping_.store(true, std::memory_order_relaxed);
-  epoch_.fetch_add(1, std::memory_order_release);
-  epoch_.notify_all();
-  for (auto& worker : workers_) worker.join();
+    stopping_.store(true, std::memory_order_relaxed);
+    epoch_.fetch_add(1, std::memory_order_release);
+    epoch_.notify_all();
+    for (auto& worker : workers_) worker.join();
 }
 
 void Team::run(const std::vector<int>& pieces, const Work& work) {
-  const int count = static_cast<int>(pieces.size());
-  Board* board = board_.load(std::memory_order_relaxed);
-  if (!board || board->capacity < count) {
-    boards_.push_back(std::make_unique<Board>(count));
-    board = boards_.back().get();
-  }
-  const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
-  // The new epoch goes in first: a thread that is late from the run before then leaves the stage alone.
-  for (int i = 0; i < count; i++) {
-    board->stages[i].claims.store(pack(epoch, pieces[static_cast<size_t>(i)]), std::memory_order_release);
-    board->stages[i].done.store(0, std::memory_order_release);
-  }
-  board->count.store(count, std::memory_order_relaxed);
-  board_.store(board, std::memory_order_release);
-  work_ = &work;
-  epoch_.store(epoch, std::memory_order_release);
-  epoch_.notify_all();
-  work_through(epoch, 0);
+    const int count = static_cast<int>(pieces.size());
+    Board* board = board_.load(std::memory_order_relaxed);
+    if (!board || board->capacity < count) {
+        boards_.push_back(std::make_unique<Board>(count));
+        board = boards_.back().get();
+    }
+    const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
+    // The new epoch goes in first: a thread that is late from the run before then leaves the stage alone.
+    for (int i = 0; i < count; i++) {
+        board->stages[i].claims.store(pack(epoch, pieces[static_cast<size_t>(i)]), std::memory_order_release);
+        board->stages[i].done.store(0, std::memory_order_release);
+    }
+    board->count.store(count, std::memory_order_relaxed);
+    board_.store(board, std::memory_order_release);
+    work_ = &work;
+    epoch_.store(epoch, std::memory_order_release);
+    epoch_.notify_all();
+    work_through(epoch, 0);
 }
 
 void Team::follow(int thread) {
-  for (uint32_t seen = 0;;) {
-    wait_while(epoch_, seen);
-    if (stopping_.load(std::memory_order_relaxed)) return;
-    const uint32_t epoch = epoch_.load(std::memory_order_acquire);
-    if (epoch == seen) continue;
-    seen = epoch;
-    work_through(epoch, thread);
-  }
+    for (uint32_t seen = 0;;) {
+        wait_while(epoch_, seen);
+        if (stopping_.load(std::memory_order_relaxed)) return;
+        const uint32_t epoch = epoch_.load(std::memory_order_acquire);
+        if (epoch == seen) continue;
+        seen = epoch;
+        work_through(epoch, thread);
+    }
 }
 
 void Team::work_through(uint32_t epoch, int thread) {
-  Board& board = *board_.load(std::memory_order_acquire);
-  const int count = board.count.load(std::memory_order_relaxed);
-  for (int i = 0; i < count; i++) {
-    Stage& stage = board.stages[i];
-    uint64_t claims = stage.claims.load(std::memory_order_acquire);
-    uint32_t mine = 0;
-    while (of_epoch(claims, epoch) && next_of(claims) < total_of(claims)) {
-      if (!stage.claims.compare_exchange_weak(claims, claims + 1, std::memory_order_acq_rel)) continue;
-      (*work_)(i, static_cast<int>(next_of(claims)), thread);
-      mine++;
-      claims = stage.claims.load(std::memory_order_acquire);
+    Board& board = *board_.load(std::memory_order_acquire);
+    const int count = board.count.load(std::memory_order_relaxed);
+    for (int i = 0; i < count; i++) {
+        Stage& stage = board.stages[i];
+        uint64_t claims = stage.claims.load(std::memory_order_acquire);
+        uint32_t mine = 0;
+        while (of_epoch(claims, epoch) && next_of(claims) < total_of(claims)) {
+            if (!stage.claims.compare_exchange_weak(claims, claims + 1, std::memory_order_acq_rel)) continue;
+            (*work_)(i, static_cast<int>(next_of(claims)), thread);
+            mine++;
+            claims = stage.claims.load(std::memory_order_acquire);
+        }
+        if (!of_epoch(claims, epoch)) return;  // the others finished this run without us
+        const uint32_t total = total_of(claims);
+        if (mine && stage.done.fetch_add(mine, std::memory_order_acq_rel) + mine == total) stage.done.notify_all();
+        for (uint32_t done; (done = stage.done.load(std::memory_order_acquire)) < total;) {
+            if (!of_epoch(stage.claims.load(std::memory_order_acquire), epoch)) return;
+            wait_while(stage.done, done);
+        }
     }
-    if (!of_epoch(claims, epoch)) return;  // the others finished this run without us
-    const uint32_t total = total_of(claims);
-    if (mine && stage.done.fetch_add(mine, std::memory_order_acq_rel) + mine == total) stage.done.notify_all();
-    for (uint32_t done; (done = stage.done.load(std::memory_order_acquire)) < total;) {
-      if (!of_epoch(stage.claims.load(std::memory_order_acquire), epoch)) return;
-      wait_while(stage.done, done);
-    }
-  }
 }
 
 }  // namespace corral

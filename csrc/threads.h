@@ -13,42 +13,42 @@ namespace corral {
 // done. Nobody waits for a thread, only for a piece that somebody has begun: a thread that lost its CPU to a quota or a neighbour
 // between two pieces holds up no one, and joins again wherever the others are. Waiting is a short spin, then sleep.
 class Team {
- public:
-  using Work = std::function<void(int stage, int piece, int thread)>;
+   public:
+    using Work = std::function<void(int stage, int piece, int thread)>;
 
-  explicit Team(int threads);
-  ~Team();
-  Team(const Team&) = delete;
-  Team& operator=(const Team&) = delete;
+    explicit Team(int threads);
+    ~Team();
+    Team(const Team&) = delete;
+    Team& operator=(const Team&) = delete;
 
-  int size() const { return threads_; }
+    int size() const { return threads_; }
 
-  // Run work(stage, piece, thread index) for every piece of every stage; pieces[i] is the number of pieces of stage i, below 2^20.
-  // The caller is thread 0.
-  void run(const std::vector<int>& pieces, const Work& work);
+    // Run work(stage, piece, thread index) for every piece of every stage; pieces[i] is the number of pieces of stage i, below 2^20.
+    // The caller is thread 0.
+    void run(const std::vector<int>& pieces, const Work& work);
 
- private:
-  struct alignas(64) Stage {
-    std::atomic<uint64_t> claims{0};  // epoch, pieces in all, pieces claimed: see pack() in threads.cpp
-    std::atomic<uint32_t> done{0};
-  };
-  struct Board {
-    explicit Board(int capacity) : stages(new Stage[static_cast<size_t>(capacity)]), capacity(capacity) {}
-    std::unique_ptr<Stage[]> stages;
-    int capacity;
-    std::atomic<int> count{0};
-  };
+   private:
+    struct alignas(64) Stage {
+        std::atomic<uint64_t> claims{0};  // epoch, pieces in all, pieces claimed: see pack() in threads.cpp
+        std::atomic<uint32_t> done{0};
+    };
+    struct Board {
+        explicit Board(int capacity) : stages(new Stage[static_cast<size_t>(capacity)]), capacity(capacity) {}
+        std::unique_ptr<Stage[]> stages;
+        int capacity;
+        std::atomic<int> count{0};
+    };
 
-  void follow(int thread);
-  void work_through(uint32_t epoch, int thread);
+    void follow(int thread);
+    void work_through(uint32_t epoch, int thread);
 
-  const int threads_;
-  const Work* work_ = nullptr;
-  std::atomic<Board*> board_{nullptr};
-  std::vector<std::unique_ptr<Board>> boards_;  // the outgrown ones too: a late thread may still be looking at one
-  alignas(64) std::atomic<uint32_t> epoch_{0};
-  std::atomic<bool> stopping_{false};
-  std::vector<std::thread> workers_;
+    const int threads_;
+    const Work* work_ = nullptr;
+    std::atomic<Board*> board_{nullptr};
+    std::vector<std::unique_ptr<Board>> boards_;  // the outgrown ones too: a late thread may still be looking at one
+    alignas(64) std::atomic<uint32_t> epoch_{0};
+    std::atomic<bool> stopping_{false};
+    std::vector<std::thread> workers_;
 };
 
 }  // namespace corral

@@ -64,9 +64,7 @@ CORRAL_INLINE F16 fnma(F16 a, F16 b, F16 c) { return {_mm512_fnmadd_ps(a.v, b.v,
 CORRAL_INLINE F16 fmax(F16 a, F16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 CORRAL_INLINE F16 fmin(F16 a, F16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 CORRAL_INLINE F16 fabs16(F16 a) { return {_mm512_abs_ps(a.v)}; }
-CORRAL_INLINE F16 fround(F16 a) {
-    return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
+CORRAL_INLINE F16 fround(F16 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 // a where x < y, else b
 CORRAL_INLINE F16 fselect_lt(F16 x, F16 y, F16 a, F16 b) {
     return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, y.v, _CMP_LT_OQ), b.v, a.v)};

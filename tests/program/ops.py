@@ -1,7 +1,11 @@
-"""One-op Programs over files made for the test, run by both executors."""
+"""Programs of a few ops, over files made for the test, run by both executors.
+
+The input of the op under test is an F32 table: the token i has row i of it, exactly, in every executor.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +15,82 @@ from numpy.typing import NDArray
 from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType
 from corral.gguf.writer import GGUFWriter
-from corral.program.batch import Batch
+from corral.program.native import NativeExecutor
 from corral.program.program import Program, Weight
-from corral.program.trace import Tensor, Trace
+from corral.program.reference import ReferenceExecutor
+from corral.program.trace import Tensor, Trace, embed, take_rows
+
+Array = NDArray[Any]
+EPS = 2.0**-24
+"""Half the distance from 1 to the next float32: the most that rounding changes a number, relative to it."""
+
+FLOATS = [GGMLType.F32, GGMLType.F16, GGMLType.BF16]
+SMALL_BLOCKS = [GGMLType.Q4_0, GGMLType.Q4_1, GGMLType.Q5_0, GGMLType.Q5_1, GGMLType.Q8_0]
+SUPER_BLOCKS = [GGMLType.Q4_K, GGMLType.Q6_K]
+QUANTIZED = SMALL_BLOCKS + SUPER_BLOCKS
 
 
-def write_file(path: Path, tensors: dict[str, tuple[NDArray[np.float32], GGMLType]]) -> GGUFFile:
-    writer = GGUFWriter(path, "llama")
-    for name, (values, kind) in tensors.items():
-        writer.add_tensor(name, values.astype(np.float32), kind)
-    writer.write()
-    return GGUFFile.open(path)
+class Raw(bytes):
+    """The bytes of a tensor, for numbers that quantizing would never give."""
 
 
-def weight(file: GGUFFile, name: str) -> Weight:
-    info = file.tensors[name]
-    return Weight(name, info.shape, info.type)
+class Model:
+    """A Program and the file its weights are in."""
+
+    def __init__(
+        self,
+        folder: Path,
+        tensors: Mapping[str, tuple[Array, GGMLType] | Array],
+        make: Callable[[Model], Tensor],
+        raw: Mapping[str, tuple[bytes, GGMLType, tuple[int, ...]]] | None = None,
+    ) -> None:
+        """make: gives the [T, cols] tensor whose rows are the logits; arrays without a type are F32."""
+        path = folder / f"{len(list(folder.iterdir()))}.gguf"  # the files of earlier models are still mapped
+        writer = GGUFWriter(path, "llama")
+        for name, tensor in tensors.items():
+            values, kind = tensor if isinstance(tensor, tuple) else (tensor, GGMLType.F32)
+            writer.add_tensor(name, values.astype(np.float32), kind)
+        for name, (data, kind, shape) in (raw or {}).items():
+            writer.add_raw(name, np.frombuffer(data, np.uint8), kind, shape)
+        writer.write()
+        self.file = GGUFFile.open(path)
+        self.trace = Trace()
+        self.program: Program = self.trace.program(take_rows(make(self)))
+
+    def weight(self, name: str) -> Weight:
+        info = self.file.tensors[name]
+        return Weight(name, info.shape, info.type)
+
+    def input(self, name: str = "x", scale: float = 1.0) -> Tensor:
+        return embed(self.trace, self.weight(name), scale)
+
+    def native(self, isa: str = "auto", threads: int = 1, tokens: int = 256) -> NativeExecutor:
+        return NativeExecutor(
+            self.program, self.file, threads=threads, isa=isa, max_tokens=tokens, max_logits=tokens
+        )
+
+    def reference(self, dtype: type[np.floating[Any]] = np.float64) -> ReferenceExecutor:
+        """float64 by default: the errors left are those of the native executor."""
+        return ReferenceExecutor(self.program, self.file, dtype=dtype)
 
 
-def program(trace: Trace, out: Tensor) -> Program:
-    """`out` is a [T, cols] tensor; the Program gives all its rows as logits."""
-    from corral.program.trace import take_rows
+def assert_within(found: Array, wanted: Array, bound: Array | float) -> None:
+    """|found - wanted| <= bound, number by number."""
+    assert found.shape == wanted.shape
+    assert np.isfinite(found).all()
+    error = np.abs(found.astype(np.float64) - wanted)
+    worst = np.unravel_index(np.argmax(error - bound), error.shape)
+    limit = float(np.broadcast_to(bound, error.shape)[worst])
+    assert (error <= bound).all(), (
+        f"at {worst}: {found[worst]!r}, expected {wanted[worst]!r} within {limit:.3g}"
+    )
 
-    return trace.program(take_rows(out))
 
-
-def one_sequence(tokens: Any, start: int = 0, blocks: int = 64) -> Batch:
-    """A batch of one sequence that continues at position `start`; its table is in reverse, to be told from the identity."""
-    ids = np.asarray(tokens, np.int32)
-    n = len(ids)
-    return Batch(
-        tokens=ids,
-        positions=np.arange(start, start + n, dtype=np.int32),
-        query_start=np.array([0, n], np.int32),
-        context_len=np.array([start + n], np.int32),
-        block_tables=np.arange(blocks, dtype=np.int32)[None, ::-1].copy(),
-        logit_rows=np.arange(n, dtype=np.int32),
+def assert_same_bits(found: Array, wanted: Array, what: str = "") -> None:
+    assert found.dtype == wanted.dtype == np.float32
+    assert found.shape == wanted.shape
+    differs = found.view(np.uint32) != wanted.view(np.uint32)
+    first = tuple(np.argwhere(differs)[0]) if differs.any() else None
+    assert first is None, (
+        f"{what}: {differs.sum()} of {differs.size} differ, first at {first}: {found[first]!r}, {wanted[first]!r}"
     )

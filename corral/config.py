@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from corral.errors import OptionError
+from corral.gguf.types import MetadataValue
 from corral.sampling.params import SamplingParams
-
-MetadataValue = int | float | bool | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,8 @@ class ModelConfig:
     aliases: tuple[str, ...] = ()
     """Names in the API; the first in alphabetical order is the model's id."""
     load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock"] = "auto"
-    offline: bool = False
+    """Weights are packed into memory in any case. What is left is the table of embeddings, of which a step
+    reads a few rows: it stays in the mapped file (auto, mmap, mmap+mlock) or is copied (none, mlock)."""
     kv_overrides: dict[str, MetadataValue] = field(default_factory=dict)
     """Metadata values that replace the file's, by whole key."""
     rope: dict[str, float | str] = field(default_factory=dict)
@@ -71,8 +71,6 @@ class EngineConfig:
     executor: Literal["native", "reference"] = "native"
     warmup: bool = True
     """Run the model once before the first request."""
-    prefix_cache: bool = True
-    """Reuse the blocks of a common beginning."""
     fit: bool = True
     """Shrink a context that was not set to what fits in memory."""
     fit_margin_mib: int | None = None
@@ -93,13 +91,24 @@ class ServerConfig:
     """Before every route: empty, or begins with '/' and does not end with it."""
     api_keys: tuple[str, ...] = ()
     """Empty: no key is asked for."""
+    reuse_port: bool = False
+    """Let other processes listen on the same port; the kernel shares the connections out."""
+    cors_origins: tuple[str, ...] = ("*",)
+    """Whose pages may call: origins, `*` for any, `localhost` for any of this machine."""
+    cors_methods: str = "GET, POST, DELETE, OPTIONS"
+    cors_headers: str = "*"
+    cors_credentials: bool = True
     timeout: int = 3600
-    """Seconds after which a silent connection or an unfinished request is given up."""
+    """Seconds for the body of a request to arrive."""
+    sse_ping_interval: int = 30
+    """Seconds of silence after which a stream gets a comment; 0 or less: never."""
     n_predict: int | None = None
     """Most tokens a request may generate. None: no limit but the context."""
     chat_template: str | None = None
     """Jinja text or the name of a common template, instead of the model's own."""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    prefill_assistant: bool = True
+    """A conversation that ends with the assistant's words is gone on with in the middle of them."""
     sampling: SamplingParams = SamplingParams()  # noqa: RUF009  (frozen)
     verbosity: int = 3
     """-1 nothing, 0 results only, 1 errors, 2 warnings, 3 information, 4 trace, 5 debug."""

@@ -309,6 +309,12 @@ def _api_prefix(value: str) -> str:
     return trimmed
 
 
+def _header_value(value: str) -> str:
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError(f"expected printable ASCII, as it goes into a header, got {value!r}")
+    return value.strip()
+
+
 # What each part of the old memory-map flags makes of the load mode that the earlier ones asked for.
 _LOAD_MODES: dict[str, Callable[[str | None], str | None]] = {
     "+mlock": lambda mode: "mlock" if mode in ("none", "mlock", "dio") else "mmap+mlock",
@@ -339,6 +345,7 @@ JSON_OBJECT = Kind("JSON", _json_object)
 OVERRIDE = Kind("KEY=TYPE:VALUE,...", _override, merge=_update)
 LOGIT_BIAS = Kind("TOKEN_ID(+/-)BIAS", _logit_bias, merge=_update)
 RECIPROCAL = Kind("N", _reciprocal)
+HEADER = Kind("LIST", _header_value)
 API_PREFIX = Kind("PREFIX", _api_prefix)
 TRISTATE = choice(
     "on", "off", "auto",

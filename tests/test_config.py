@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Literal
@@ -9,11 +11,13 @@ from typing import Literal
 import msgspec
 import pytest
 
+import corral
 from corral.command_line import parse
 from corral.config import EngineConfig, ModelConfig, Parsed, ServerConfig, build
 from corral.errors import OptionError
 from corral.sampling.params import SamplingParams
 
+PACKAGE = Path(corral.__file__).parent
 NOWHERE = Path("/nonexistent/config.ini")
 MODEL = "/models/mistral-7b-instruct-v0.3.Q4_K_M.gguf"
 
@@ -157,6 +161,18 @@ def test_it_survives_the_way_to_the_engine_process() -> None:
     again = msgspec.msgpack.decode(msgspec.msgpack.encode(model), type=ModelConfig)
     kinds = {key: type(value) for key, value in again.kv_overrides.items()}
     assert kinds == {"a": int, "b": float, "c": bool, "d": str}
+
+
+@pytest.mark.parametrize("config", [ModelConfig, EngineConfig, ServerConfig])
+def test_every_field_is_read_by_somebody(config: type) -> None:
+    """A field that nothing reads is a flag that is accepted and ignored."""
+    trees = [
+        ast.parse(path.read_text(encoding="utf-8"))
+        for path in PACKAGE.rglob("*.py")
+        if path.name not in ("options.py", "command_line.py")
+    ]
+    read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {field.name for field in dataclasses.fields(config)} <= read
 
 
 def test_a_config_cannot_be_changed() -> None:

@@ -126,6 +126,7 @@ def test_modes_of_the_contract(contract_text: str) -> None:
     # without effect here although the contract has them do something; each row gives its reason
     no_effect = {
         "--keep",
+        "--cache-prompt",
         "--swa-full",
         "--flash-attn",
         "--repack",

@@ -27,6 +27,8 @@ class Client(ABC):
     def __init__(self) -> None:
         self._status = Status(state="loading")
         self._settled = asyncio.Event()  # ready or failed
+        self.lost = asyncio.Event()
+        """Set when the engine has failed or ended."""
         self._queues: dict[str, asyncio.Queue[Output]] = {}
 
     @property
@@ -97,6 +99,7 @@ class Client(ABC):
         if self._status.state != "failed":
             self._status = Status(state="failed", message=message, ready=self._status.ready)
             self._settled.set()
+            self.lost.set()
         for id, queue in self._queues.items():
             queue.put_nowait(self._lost(id))
 

@@ -19,7 +19,7 @@ from corral.errors import ModelFileError
 from corral.gguf.reader import GGUFFile
 from corral.models import trace_program
 from corral.program.batch import BLOCK_TOKENS, Batch, Executor
-from corral.program.program import Program
+from corral.program.program import Embed, Linear, Program
 from corral.system import budget, cpu
 from corral.system.memory import kv_bytes_per_token
 from corral.tokenizer.vocabulary import Vocabulary
@@ -38,15 +38,21 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     """
     started = time.perf_counter()
     progress(0.0, "reading the header")
-    file = GGUFFile.open(model.path)
+    file = GGUFFile.open(model.path, model.metadata_overrides)
     program = trace_program(file)
+    held = _tables(program) if model.load_mode in ("none", "mlock") else set()
     train_ctx = file.require(f"{file.architecture}.context_length", int)
     threads = cpu.decide(config.threads, cpu.limits(), force=config.force_threads)
-    memory = _plan_memory(program, file, config, train_ctx)
+    memory = _plan_memory(program, file, config, train_ctx, held)
     notes = [threads.warning, *memory.describe()]
     n_ctx = min(memory.ctx_size, train_ctx)
     if n_ctx < memory.ctx_size:
-        notes.append(f"a request may use {n_ctx} tokens, the context of the model, not {memory.ctx_size}")
+        notes.append(
+            f"a request may use {n_ctx} tokens, the context of the model, not {memory.ctx_size}; "
+            f"--override-kv {file.architecture}.context_length=int:N makes it another"
+        )
+    for name in held:
+        file.hold(name)
 
     def progress_of_weights(share: float) -> None:
         progress(share, "loading the weights")
@@ -115,12 +121,26 @@ def _open_executor(
     )
 
 
-def _plan_memory(program: Program, file: GGUFFile, config: EngineConfig, train_ctx: int) -> budget.MemoryPlan:
+def _tables(program: Program) -> set[str]:
+    """The tensors of which rows are looked up: executors read them in the file, all others they pack."""
+    return {program.weights[op.weight].name for op in program.ops if isinstance(op, Embed)}
+
+
+def _packed(program: Program) -> set[str]:
+    """The tensors that are multiplied with."""
+    return {program.weights[w].name for op in program.ops if isinstance(op, Linear) for w in op.weights}
+
+
+def _plan_memory(
+    program: Program, file: GGUFFile, config: EngineConfig, train_ctx: int, held: set[str]
+) -> budget.MemoryPlan:
     """Decide the size of the KV cache before anything is loaded."""
     margin = config.fit_margin_mib
+    twice = held & _packed(program)  # a table that is the output too; the kernel may drop a mapped one
     return budget.plan(
         budget.Demand(
-            weights=sum(tensor.nbytes for tensor in file.tensors.values()),  # packed at the file's width
+            # packed at the file's width
+            weights=sum(tensor.nbytes * (1 + (name in twice)) for name, tensor in file.tensors.items()),
             kv_per_token=kv_bytes_per_token(file),
             train_ctx=train_ctx,
             activations=BUFFER_SLACK * activation_bytes(program, _step_tokens(config), config.parallel),

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from corral.errors import ModelFileError
-from corral.gguf.types import ValueType
+from corral.gguf.types import MetadataValue, ValueType
 
 T = TypeVar("T")
 
@@ -29,6 +29,14 @@ _TYPED: Mapping[type, tuple[frozenset[ValueType], str]] = {
     str: (frozenset({ValueType.STRING}), "a string"),
     list: (frozenset({ValueType.ARRAY}), "an array"),
     np.ndarray: (frozenset({ValueType.ARRAY}), "an array of numbers"),
+}
+
+# Type of a replacement -> its type as if it stood in the file, and the types in the file that it may replace.
+_REPLACEMENTS: Mapping[type, tuple[ValueType, frozenset[ValueType]]] = {
+    int: (ValueType.INT64, _INTEGERS | _FLOATS),
+    float: (ValueType.FLOAT64, _FLOATS),
+    bool: (ValueType.BOOL, frozenset({ValueType.BOOL})),
+    str: (ValueType.STRING, frozenset({ValueType.STRING})),
 }
 
 
@@ -60,6 +68,22 @@ class Metadata(Mapping[str, Any]):
             raise ModelFileError(self._path, "metadata key", f"{key!r}, there twice", "each key once")
         self._types[key] = type
         (self._arrays if type is ValueType.ARRAY else self._values)[key] = value
+
+    def replace(self, key: str, value: MetadataValue) -> Any:
+        """Take `value` from now on, whether the file has the key or not; returns what was there, or None.
+
+        Raises ModelFileError if what the file has is of another type: nobody could read the new one.
+        """
+        type, replaceable = _REPLACEMENTS[value.__class__]
+        if key not in self._types:
+            self._types[key] = type
+        elif self._types[key] not in replaceable:
+            expected = next(name for types, name in _TYPED.values() if self._types[key] in types)
+            expected += f", as in the file: {self._shown(key)}"
+            raise ModelFileError(self._path, key, f"overridden with {value!r}", expected)
+        before = self._values.get(key)
+        self._values[key] = value
+        return before
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._values:

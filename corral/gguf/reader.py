@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import mmap
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from corral.errors import ModelFileError
 from corral.gguf.header import Header, TensorInfo, parse_header
 from corral.gguf.metadata import Metadata
 from corral.gguf.source import map_file
+from corral.gguf.types import MetadataValue
 
 __all__ = ["GGUFFile", "TensorInfo"]
 
@@ -49,6 +51,9 @@ class GGUFFile:
         self.version: int = first.header.version
         self.alignment: int = first.header.alignment
         self.metadata: Metadata = first.header.metadata
+        self.replaced: dict[str, Any] = {}
+        """Keys whose value is not the file's -> what the file has, None if it has no such key."""
+        self._held: dict[str, NDArray[np.uint8]] = {}
         self.tensors: dict[str, TensorInfo] = {}
         for shard in shards:
             for tensor in shard.header.tensors:
@@ -60,8 +65,13 @@ class GGUFFile:
                 self.tensors[tensor.name] = tensor
 
     @classmethod
-    def open(cls, path: str | Path) -> GGUFFile:
-        """Map and check the file at `path`, and the further shards if it is the first of several."""
+    def open(
+        cls, path: str | Path, overrides: Callable[[str], Mapping[str, MetadataValue]] = lambda _arch: {}
+    ) -> GGUFFile:
+        """Map and check the file at `path`, and the further shards if it is the first of several.
+
+        `overrides` gives the metadata values to take instead of the file's, for the architecture it is told.
+        """
         shards: list[_Shard] = []
         try:
             shards.append(_open_shard(Path(path), 0))
@@ -73,6 +83,9 @@ class GGUFFile:
             file = cls(shards)
             if further and "split.tensors.count" in file.metadata:
                 _expect(shards[0], "split.tensors.count", len(file.tensors))
+            architecture = file.metadata.get("general.architecture")  # whatever it is: info shows it
+            for key, value in overrides(str(architecture)).items():
+                file.replaced[key] = file.metadata.replace(key, value)
         except BaseException:
             for shard in shards:
                 shard.source.close()
@@ -102,11 +115,23 @@ class GGUFFile:
 
     def data(self, name: str) -> NDArray[np.uint8]:
         """The bytes of tensor `name`: uint8 [nbytes], a read-only view that keeps the mapping alive."""
+        if name in self._held:
+            return self._held[name]
         tensor = self.tensors[name]
         return np.frombuffer(self._sources[tensor.shard], np.uint8, tensor.nbytes, tensor.offset)
 
+    def hold(self, name: str) -> None:
+        """Copy tensor `name` into memory: from now on its `data` does not depend on the file."""
+        if name not in self._held:
+            held = self.data(name).copy()
+            held.flags.writeable = False
+            self.drop_pages(name)
+            self._held[name] = held
+
     def drop_pages(self, name: str) -> None:
         """Give the memory of tensor `name` back; touching it again reads it from the file again."""
+        if name in self._held:
+            return
         tensor = self.tensors[name]
         start = tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
         self._sources[tensor.shard].madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.nbytes - start)

@@ -114,6 +114,9 @@ class ValueType(IntEnum):
     FLOAT64 = 12, "d"
 
 
+MetadataValue = int | float | bool | str
+"""What can replace a value: anything but an array."""
+
 FILE_TYPES: Mapping[int, str] = MappingProxyType(
     {
         0: "F32",

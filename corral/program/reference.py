@@ -7,16 +7,17 @@ against.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corral.program.batch import BLOCK_TOKENS, Batch
 from corral.gguf.quants import dequantize
 from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType
 from corral.program import program as p
+from corral.program.batch import BLOCK_TOKENS, Batch
 
 Float = NDArray[Any]
 
@@ -85,12 +86,16 @@ def attention(
 
 
 def silu(x: Float) -> Float:
-    return x / (1 + np.exp(-x))
+    """x sigmoid(x)"""
+    with np.errstate(over="ignore"):  # to infinity: the quotient is 0
+        return x / (1 + np.exp(-x))
 
 
 def gelu(x: Float) -> Float:
-    """The tanh form."""
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    """The tanh form, 0.5 x (1 + tanh(y)), as x sigmoid(2 y): far below zero 1 + tanh(y) would lose every digit."""
+    y = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    with np.errstate(over="ignore"):
+        return x / (1 + np.exp(-2 * y))
 
 
 ACTIVATIONS = {"silu": silu, "gelu": gelu}
@@ -184,8 +189,8 @@ class ReferenceExecutor:
             positions = batch.positions[rows]
             table = batch.block_tables[i]
             blocks, places = table[positions // BLOCK_TOKENS], positions % BLOCK_TOKENS
-            keys[blocks, places] = new_k[rows]
-            vals[blocks, places] = new_v[rows]
+            keys[blocks, places] = _kept(new_k[rows], keys.dtype)
+            vals[blocks, places] = _kept(new_v[rows], vals.dtype)
             used = table[: -(-context // BLOCK_TOKENS)]
             k, v = (c[used].reshape(-1, layer.kv_heads, layer.head_dim)[:context] for c in (keys, vals))
             out[rows] = attention(
@@ -198,3 +203,9 @@ class ReferenceExecutor:
                 op.softcap,
             )
         return out.reshape(len(out), -1)
+
+
+def _kept(x: Float, dtype: np.dtype[Any]) -> Float:
+    """x as the cache keeps it: finite, whatever it was."""
+    most = np.finfo(dtype).max
+    return np.clip(np.nan_to_num(x, nan=-most), -most, most).astype(dtype)

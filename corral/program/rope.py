@@ -29,7 +29,7 @@ class RopeConfig:
     original_context: int = 0
     attn_factor: float = 1.0
     ext_factor: float = -1.0
-    """YaRN's mix of extrapolation; negative: 1 with yarn."""
+    """YaRN's mix of extrapolation; negative: 1 with yarn, else 0."""
     beta_fast: float = 32.0
     beta_slow: float = 1.0
 
@@ -51,8 +51,12 @@ class RopeConfig:
             raise ModelFileError(
                 file.path, f"{arch}.rope.scaling.type", scaling, "none, linear or yarn for this architecture"
             )
+        if not (math.isfinite(factor or legacy) and (factor or legacy) >= 0):
+            raise ModelFileError(
+                file.path, f"{arch}.rope.scaling.factor", factor or legacy, "a positive number"
+            )
         context = file.get(f"{arch}.context_length", int, 0)
-        return cls(
+        config = cls(
             dims=dims,
             base=base,
             scaling=scaling,
@@ -63,6 +67,20 @@ class RopeConfig:
             beta_fast=file.get(f"{arch}.rope.scaling.yarn_beta_fast", float, 32.0),
             beta_slow=file.get(f"{arch}.rope.scaling.yarn_beta_slow", float, 1.0),
         )
+        # what the ramp divides by
+        for key, value, least in (
+            ("rope.scaling.yarn_beta_fast", config.beta_fast, 0.0),
+            ("rope.scaling.yarn_beta_slow", config.beta_slow, 0.0),
+            ("rope.freq_base", config.base, 1.0),
+        ):
+            if config.mix and not value > least:
+                raise ModelFileError(file.path, f"{arch}.{key}", value, f"more than {least:g}, with YaRN")
+        return config
+
+    @property
+    def mix(self) -> float:
+        """How much of the extrapolation the fast pairs keep: the whole with yarn unless it says less."""
+        return self.ext_factor if self.ext_factor >= 0 else float(self.scaling == "yarn")
 
     def frequencies(self, factors: NDArray[np.float32] | None = None) -> tuple[NDArray[np.float64], float]:
         """(inverse frequencies [dims / 2], magnitude). `factors` divides each frequency (the tensor `rope_freqs`)."""
@@ -70,14 +88,12 @@ class RopeConfig:
         extrapolated = self.base ** (-2.0 * half / self.dims)
         if factors is not None:
             extrapolated = extrapolated / factors.astype(np.float64)[: self.dims // 2]
-        if self.scaling == "none":
-            return extrapolated, self.attn_factor
-        interpolated = extrapolated / self.factor
-        if self.scaling == "linear":
+        factor = 1.0 if self.scaling == "none" else self.factor
+        interpolated = extrapolated / factor
+        if not self.mix:
             return interpolated, self.attn_factor
-        ext = 1.0 if self.ext_factor < 0 else self.ext_factor
-        mix = self._ramp(half) * ext
-        magnitude = self.attn_factor * (1.0 + 0.1 * math.log(self.factor) if ext and self.factor > 0 else 1.0)
+        mix = self._ramp(half) * self.mix
+        magnitude = self.attn_factor * (1.0 + 0.1 * math.log(factor))
         return interpolated * (1.0 - mix) + extrapolated * mix, magnitude
 
     def _ramp(self, half: NDArray[np.int_]) -> NDArray[np.float64]:

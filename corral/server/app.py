@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from corral.server.cors import Cors
 from corral.server.errors import as_corral_error, error_response
 from corral.server.middleware import ALWAYS_SERVED, ApiKeys, Conventions, Readiness
 from corral.server.routes.chat_completions import chat_completions
@@ -48,7 +49,7 @@ def build_app(state: ServerState) -> Starlette:
             for method, path, handler in ROUTES
         ],
         middleware=[
-            Middleware(Conventions),
+            Middleware(Conventions, cors=Cors(state.config)),
             Middleware(ApiKeys, keys=state.config.api_keys, public=always),
             Middleware(Readiness, state=state, always=always),
         ],

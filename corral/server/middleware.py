@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral.errors import AuthenticationError
+from corral.server.cors import Cors
 from corral.server.errors import as_corral_error, error_response
 from corral.server.state import ServerState
 
@@ -22,18 +23,12 @@ log = logging.getLogger("corral.http")
 ALWAYS_SERVED = ("/health", "/v1/health", "/livez", "/readyz")
 """Paths that need no key and answer while the model loads."""
 
-PREFLIGHT = {
-    "Access-Control-Allow-Credentials": "true",
-    "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
-    "Access-Control-Allow-Headers": "*",
-}
-
 
 class Conventions:
     """The headers of every response, the answer to CORS preflights, and an envelope for every exception."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, cors: Cors) -> None:
+        self.app, self.cors = app, cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,12 +46,13 @@ class Conventions:
                 headers["Server"] = "llama.cpp"
                 headers["X-Request-Id"] = request_id
                 if "origin" in request:
-                    headers["Access-Control-Allow-Origin"] = request["origin"]
                     headers.add_vary_header("Origin")
+                    if self.cors.allows(request["origin"]):
+                        headers["Access-Control-Allow-Origin"] = request["origin"]
             await send(message)
 
         if scope["method"] == "OPTIONS":
-            await Response(headers=PREFLIGHT)(scope, receive, send_with_headers)
+            await Response(headers=self.cors.preflight)(scope, receive, send_with_headers)
             return
         try:
             await self.app(scope, receive, send_with_headers)

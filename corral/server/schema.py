@@ -53,7 +53,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     ignore_eos: bool | None = None
     n_probs: Annotated[int, Meta(ge=0, le=1024)] | None = None
 
-    # Without effect on the text here: prefixes are always shared and there is no context shift.
+    # Without effect on the text: nothing is reused between requests yet, and there is no context shift.
     cache_prompt: bool | None = None
     id_slot: Annotated[int, Meta(ge=-1, le=1023)] | None = None
     n_keep: Limit | None = None

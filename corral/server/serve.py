@@ -25,12 +25,13 @@ from corral.chat.template import choose_template
 from corral.config import EngineConfig, ModelConfig, ServerConfig
 from corral.engine.client import EngineClient
 from corral.engine.messages import Ready
-from corral.errors import InternalError, Unavailable
+from corral.errors import InternalError
 from corral.gguf.reader import GGUFFile
 from corral.server import sockets
 from corral.server.app import build_app
 from corral.server.model_info import model_info
 from corral.server.state import LoadedModel, ServerState
+from corral.server.supervisor import Supervisor
 from corral.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 log = logging.getLogger("corral.server")
@@ -39,7 +40,6 @@ DRAIN_SECONDS = 7.0
 """For running requests to finish after SIGTERM: `docker stop` kills after 10."""
 ENGINE_SECONDS = 1.5
 """For the engine process to end."""
-ENGINE_POLL_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 75
 """Idle time of a connection: longer than the pools of common clients and proxies keep one."""
 
@@ -54,8 +54,8 @@ def run(
     for warning in warnings:
         log.warning("%s", warning)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    with GGUFFile.open(model_config.path) as file:
-        bound = sockets.bind(server_config.hosts, server_config.port)
+    with GGUFFile.open(model_config.path, model_config.metadata_overrides) as file:
+        bound = sockets.bind(server_config.hosts, server_config.port, reuse_port=server_config.reuse_port)
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(_serve(file, bound, model_config, engine_config, server_config))
@@ -71,8 +71,8 @@ async def _serve(
     engine_config: EngineConfig,
     server_config: ServerConfig,
 ) -> int:
-    engine = EngineClient(model_config, engine_config)
-    state = ServerState(config=server_config, engine=engine)
+    engine = Supervisor(lambda: EngineClient(model_config, engine_config))
+    state = ServerState(config=server_config, engine=engine, ping_seconds=server_config.sse_ping_interval)
     http = _Http(state)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -134,12 +134,12 @@ class _Http(uvicorn.Server):
 
 async def _live(
     state: ServerState,
-    engine: EngineClient,
+    engine: Supervisor,
     file: GGUFFile,
     config: ModelConfig,
     bound: Sequence[socket.socket],
 ) -> None:
-    """Loads, announces, watches the engine. Raises CorralError when loading fails or the engine is lost."""
+    """Loads, announces, keeps the engine alive. Raises CorralError when that fails."""
     began = time.monotonic()
     with _progress(state):
         model, ready = await asyncio.gather(
@@ -149,14 +149,13 @@ async def _live(
     _announce(model, ready, time.monotonic() - began)
     for sock in bound:
         log.info("server is listening on %s%s", sockets.url(sock), state.config.api_prefix)
-    while engine.status.state != "failed":
-        await asyncio.sleep(ENGINE_POLL_SECONDS)
-    # whoever started us starts us again; without an engine we are of no use
-    raise Unavailable(engine.status.message)
+    await engine.supervise()
 
 
 def load_model(config: ServerConfig, file: GGUFFile, model: ModelConfig) -> LoadedModel:
     """The tokenizer, the chat template and the facts about the model. Raises ModelFileError, OptionError."""
+    for key, before in file.replaced.items():
+        log.info("metadata: %s is %r, not %r as in the file", key, file.metadata[key], before)
     tokenizer = load_tokenizer(file)
     source = choose_template(file.metadata, config.chat_template)
     if source.note:

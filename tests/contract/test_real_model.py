@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -116,6 +117,30 @@ def test_a_client_that_leaves_frees_the_engine(server: Server, client: openai.Op
     began = time.monotonic()
     client.chat.completions.create(model="x", messages=CAPITAL, max_tokens=2)
     assert time.monotonic() - began < 2
+
+
+def test_an_engine_that_is_killed_is_started_again(smollm2_path: Path) -> None:
+    """The running stream gets one error event; /health says 503, then 200; requests are served again."""
+    server = Server(smollm2_path)
+    request = {"messages": CAPITAL, "max_tokens": 900, "ignore_eos": True, "stream": True}
+    with httpx.stream("POST", server.url + "/v1/chat/completions", json=request, timeout=60) as response:
+        lines = response.iter_lines()
+        next(lines)
+        pid = Path(f"/proc/{server.popen.pid}/task/{server.popen.pid}/children").read_text().split()[0]
+        os.kill(int(pid), signal.SIGKILL)
+        rest = [line for line in lines if line]
+    assert "SIGKILL" in rest[-1]
+    assert [line.startswith('data: {"error":') for line in rest[-2:]] == [False, True]
+    assert httpx.get(server.url + "/health").status_code == 503
+    deadline = time.monotonic() + 20
+    while httpx.get(server.url + "/health").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    body = {"prompt": "The capital of France is", "temperature": 0, "max_tokens": 2}
+    again = httpx.post(server.url + "/v1/completions", json=body, timeout=60).json()
+    assert again["choices"][0]["text"].startswith(" Paris")
+    server.popen.send_signal(signal.SIGTERM)
+    assert server.popen.wait(10) == 0
 
 
 def test_the_process_ends_with_its_engine(smollm2_path: Path) -> None:

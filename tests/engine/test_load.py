@@ -16,6 +16,7 @@ from corral.engine.loop import LoadedModel
 from corral.engine.messages import Output, Submit
 from corral.errors import ModelFileError, OptionError, Unavailable
 from corral.gguf.reader import GGUFFile
+from corral.gguf.types import MetadataValue
 from corral.models import trace_program
 from corral.sampling.params import SamplingParams
 from corral.system.budget import MIB, MemoryLimit
@@ -102,6 +103,36 @@ def test_mlock_that_is_not_allowed_is_told_and_goes_on(
     monkeypatch.setattr(load_module, "lock_memory", lambda: "--mlock has no effect")
     ready = load(ModelConfig(path=toy, load_mode=load_mode), REFERENCE, lambda *_: None).ready  # type: ignore[arg-type]
     assert "--mlock has no effect" in ready.notes
+
+
+@pytest.mark.parametrize(("overrides", "n_ctx"), [({}, TRAIN_CTX), ({"llama.context_length": 512}, 512)])
+def test_overridden_metadata_counts(toy: str, overrides: dict[str, MetadataValue], n_ctx: int) -> None:
+    model = load(ModelConfig(path=toy, kv_overrides=overrides), REFERENCE, lambda *_: None)
+    assert model.ready.n_ctx == n_ctx
+
+
+@pytest.mark.parametrize(
+    ("load_mode", "held"), [("none", True), ("mlock", True), ("auto", False), ("mmap", False)]
+)
+def test_load_mode_decides_where_the_table_stays(
+    toy: str, monkeypatch: pytest.MonkeyPatch, load_mode: str, held: bool
+) -> None:
+    names: list[str] = []
+    monkeypatch.setattr(GGUFFile, "hold", lambda file, name: names.append(name))
+    monkeypatch.setattr(load_module, "lock_memory", lambda: "")
+    load(ModelConfig(path=toy, load_mode=load_mode), REFERENCE, lambda *_: None)  # type: ignore[arg-type]
+    assert names == ["token_embd.weight"] * held
+
+
+def test_a_table_that_is_held_beside_the_output_is_planned_for(toy: str) -> None:
+    """The toy's output is its embedding: packed for one use, copied for the other."""
+    with GGUFFile.open(toy) as file:
+        program = trace_program(file)
+        mapped, held = (
+            load_module._plan_memory(program, file, REFERENCE, TRAIN_CTX, names).weights
+            for names in (set[str](), {"token_embd.weight"})
+        )
+    assert held - mapped == 259 * 64 * 4
 
 
 def test_activations_that_are_alive_together(toy: str) -> None:

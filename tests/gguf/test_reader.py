@@ -85,6 +85,52 @@ def test_require_names_key_value_and_type(file: GGUFFile, key: str, type: type, 
     assert str(caught.value) == f"{file.path}: {message}"
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "before"),
+    [
+        ("llama.block_count", 7, 3),
+        ("llama.eps", 0.5, 0.25),
+        ("llama.eps", 2, 0.25),
+        ("llama.flag", False, True),
+        ("general.architecture", "other", "llama"),
+        ("absent", 1, None),
+        ("absent", 1.5, None),
+        ("absent", "text", None),
+        ("absent", True, None),
+    ],
+)
+def test_overrides(file: GGUFFile, key: str, value: int | float | str, before: object) -> None:
+    asked: list[str] = []
+
+    def overrides(architecture: str) -> dict[str, int | float | bool | str]:
+        asked.append(architecture)
+        return {key: value}
+
+    changed = GGUFFile.open(file.path, overrides)
+    assert asked == ["llama"]
+    assert changed.require(key, type(value if before is None else before)) == value
+    assert changed.replaced == {key: before}
+    assert set(changed.metadata) == {*file.metadata, key}
+    assert file.replaced == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("llama.block_count", 7.0, "an integer, as in the file: 3 (UINT32)"),
+        ("llama.block_count", True, "an integer, as in the file: 3 (UINT32)"),
+        ("llama.eps", "x", "a number, as in the file: 0.25 (FLOAT32)"),
+        ("llama.flag", 1, "a boolean, as in the file: True (BOOL)"),
+        ("general.architecture", 1, "a string, as in the file: 'llama' (STRING)"),
+        ("heads", 1, "an array, as in the file: an array of 3 UINT32"),
+    ],
+)
+def test_an_override_of_another_type(file: GGUFFile, key: str, value: object, expected: str) -> None:
+    with pytest.raises(ModelFileError) as caught:
+        GGUFFile.open(file.path, lambda _: {key: value})  # type: ignore[dict-item]
+    assert str(caught.value) == f"{file.path}: {key} is overridden with {value!r}, expected {expected}"
+
+
 def test_bytes_of_strings_survive(file: GGUFFile) -> None:
     assert file.raw_strings("tokens") == [b"a", b"\xe4\xb8", "▁b".encode()]
     for key in ("heads", "llama.eps", "absent"):
@@ -116,6 +162,18 @@ def test_data_outlives_close_and_pages_come_back(file: GGUFFile) -> None:
     with file:
         pass
     assert np.array_equal(data, before)
+
+
+def test_what_is_held_does_not_need_the_file(file: GGUFFile) -> None:
+    before = file.data("t4").copy()
+    file.hold("t4")
+    file.hold("t4")
+    with file.path.open("r+b") as changed:  # the mapping sees it
+        changed.seek(file.tensors["t4"].offset)
+        changed.write(bytes(len(before)))
+    file.drop_pages("t4")
+    assert np.array_equal(file.data("t4"), before)
+    assert not file.data("t4").flags.writeable
 
 
 def test_a_file_without_tensors_may_end_unpadded(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 from fake_engine import READY, FakeEngine, fake_state
@@ -28,7 +29,7 @@ class SlowEngine(FakeEngine):
     def __init__(self, *_config: Any) -> None:
         super().__init__(words)
         self.status = Status(state="loading")
-        self.closed = asyncio.Event()
+        self.closed, self.lost = asyncio.Event(), asyncio.Event()
 
     async def start(self) -> None:
         pass
@@ -40,6 +41,7 @@ class SlowEngine(FakeEngine):
         self.status = Status(state="ready", ready=READY)
         if fate == "dies":
             self.status = Status(state="failed", ready=READY, message="The engine process was killed")
+            self.lost.set()
         return READY
 
     async def generate(self, submit: Submit) -> AsyncGenerator[Output, None]:
@@ -58,7 +60,8 @@ class SlowEngine(FakeEngine):
 patched: Any = serve
 patched.EngineClient = SlowEngine
 patched.load_model = lambda *_: fake_state().model
-patched.GGUFFile.open = lambda _path: contextlib.nullcontext()
+patched.GGUFFile.open = lambda *_: contextlib.nullcontext()
+patched.Supervisor = partial(serve.Supervisor, first_delay=0.01)
 patched.DRAIN_SECONDS = 1.0
 info = fake_state().model
 assert info is not None

@@ -165,6 +165,41 @@ async def test_cors_reflects_the_origin(client: httpx.AsyncClient) -> None:
     assert "access-control-allow-origin" not in (await client.get("/health")).headers
 
 
+@pytest.mark.parametrize(
+    ("allowed", "origin", "reflected"),
+    [
+        (("https://a.example", "https://b.example"), "https://b.example", True),
+        (("https://a.example",), "https://a.example.evil", False),
+        (("localhost",), "http://localhost:3000", True),
+        (("localhost",), "https://127.0.0.1", True),
+        (("localhost",), "http://[::1]:8080", True),
+        (("localhost",), "http://localhost.evil", False),
+        (("localhost",), "http://[oops", False),
+        (("localhost",), "null", False),
+        (("localhost", "null"), "null", True),
+    ],
+)
+async def test_cors_of_named_origins(
+    connected: Any, allowed: tuple[str, ...], origin: str, reflected: bool
+) -> None:
+    async with connected(fake_state(cors_origins=allowed)) as client:
+        for response in (
+            await client.get("/health", headers={"Origin": origin}),
+            await client.options(CHAT, headers={"Origin": origin}),
+        ):
+            assert response.headers.get("access-control-allow-origin") == (origin if reflected else None)
+            assert response.headers["vary"] == "Origin"
+
+
+async def test_cors_methods_headers_and_credentials(connected: Any) -> None:
+    state = fake_state(cors_methods="GET", cors_headers="Authorization", cors_credentials=False)
+    async with connected(state) as client:
+        headers = (await client.options(CHAT, headers={"Origin": "http://x"})).headers
+    assert headers["access-control-allow-methods"] == "GET"
+    assert headers["access-control-allow-headers"] == "Authorization"
+    assert "access-control-allow-credentials" not in headers
+
+
 async def test_preflights_need_no_key_and_no_model(connected: Any) -> None:
     async with connected(loading(api_keys=("one",))) as client:
         assert (await client.options(CHAT, headers={"Origin": "http://x"})).status_code == 200

@@ -150,7 +150,7 @@ def test_a_second_signal_ends_at_once(start: Callable[..., Process]) -> None:
     ("fate", "message"),
     [
         ("fails", "error: model.gguf: magic is HTML, expected GGUF"),
-        ("dies", "error: The engine process was killed"),
+        ("dies", "error: The engine process was killed; it was started 5 times in vain"),
     ],
 )
 def test_without_an_engine_the_process_ends_with_one_line(

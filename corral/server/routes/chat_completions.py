@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from corral.config import ServerConfig
 from corral.engine.messages import Output, Submit
 from corral.errors import RequestError
 from corral.server import generate
@@ -27,7 +28,7 @@ async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
     try:
         request = CHAT.read(await generate.read_body(http, state.max_body, state.config.timeout))
         model, ready = state.loaded()
-        prompt = await asyncio.to_thread(_prompt, model, request, state.config.chat_template_kwargs)
+        prompt = await asyncio.to_thread(_prompt, model, request, state.config)
         sampling = generate.sampling_params(
             request, state.config.sampling, model.tokenizer, model.info.n_vocab
         )
@@ -57,19 +58,20 @@ async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
     )
 
 
-def _prompt(model: LoadedModel, request: ChatRequest, defaults: Mapping[str, Any]) -> list[int]:
+def _prompt(model: LoadedModel, request: ChatRequest, config: ServerConfig) -> list[int]:
     """Token ids of the conversation. Blocking: a template is the model's code and runs in a thread."""
-    kwargs = {**defaults, **(request.chat_template_kwargs or {})}
+    kwargs = {**config.chat_template_kwargs, **(request.chat_template_kwargs or {})}
     if request.enable_thinking is not None:
         kwargs["enable_thinking"] = request.enable_thinking
     if request.reasoning_effort == "none":
         kwargs["enable_thinking"] = False
     elif request.reasoning_effort is not None:
         kwargs["reasoning_effort"] = request.reasoning_effort
+    go_on = request.continue_final_message
     text = model.prompter.prompt(
         request.messages,
         add_generation_prompt=request.add_generation_prompt,
-        continue_final_message=request.continue_final_message,
+        continue_final_message=False if go_on is None and not config.prefill_assistant else go_on,
         kwargs=kwargs,
     )
     return model.tokenizer.encode(text, add_special=True, parse_special=True) or generate.empty_prompt(model)

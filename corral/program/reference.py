@@ -63,9 +63,7 @@ def rope(x: Float, table: Float, head_dim: int, interleaved: bool) -> Float:
     return out.reshape(x.shape)
 
 
-def attention(
-    q: Float, k: Float, v: Float, start: int, scale: float, window: int, softcap: float
-) -> Float:
+def attention(q: Float, k: Float, v: Float, start: int, scale: float, window: int, softcap: float) -> Float:
     """q [n, H, Dh] at positions start.., k and v [context, Hkv, Dh] -> [n, H, Dh]; causal."""
     n, heads, _ = q.shape
     group = heads // k.shape[1]

@@ -1,0 +1,221 @@
+"""Attention through the paged cache, against numpy in float64, in every company and on every ISA variant."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("corral._native", reason="the extension is not built")
+
+from batches import alone, logits_of, one_sequence, play, together
+from ops import EPS, Array, Model, assert_same_bits, assert_within
+
+from corral.program.native import isas
+from corral.program.trace import Tensor, attention
+
+pytestmark = pytest.mark.native
+
+
+@dataclass(frozen=True)
+class Case:
+    head_dim: int
+    heads: int
+    kv_heads: int
+    window: int = 0
+    softcap: float = 0.0
+    lengths: tuple[int, ...] = (1, 31, 33, 97)
+    """Of the sequences; blocks have 32 tokens."""
+
+    def __str__(self) -> str:
+        extra = f"-window{self.window}" * bool(self.window) + f"-cap{self.softcap:g}" * bool(self.softcap)
+        return f"{self.head_dim}-{self.heads}/{self.kv_heads}{extra}"
+
+    @property
+    def sequences(self) -> list[list[int]]:
+        """Every token is a row of the tables that no other token uses."""
+        starts = np.cumsum([0, *self.lengths])
+        return [list(range(a, a + n)) for a, n in zip(starts, self.lengths, strict=False)]
+
+    def model(self, folder: Path, scale: float = 1.0) -> Model:
+        rng = np.random.default_rng((self.head_dim, self.heads))
+        count = sum(self.lengths)
+        q, k, v = (
+            (rng.standard_normal((count, heads * self.head_dim)) * scale).astype(np.float32)
+            for heads in (self.heads, self.kv_heads, self.kv_heads)
+        )
+        # a cache of float16 holds these as they are
+        k, v = (x.astype(np.float16).astype(np.float32) for x in (k, v))
+
+        def make(m: Model) -> Tensor:
+            q, k, v = m.input("q"), m.input("k"), m.input("v")
+            return attention(q, k, v, self.head_dim, window=self.window, softcap=self.softcap)
+
+        return Model(folder, {"q": q, "k": k, "v": v}, make)
+
+
+CASES = [
+    Case(16, 1, 1),
+    Case(64, 9, 3, lengths=(64, 65, 200)),
+    Case(80, 4, 4),
+    Case(96, 8, 1),
+    Case(128, 8, 2),
+    Case(256, 4, 1),
+    Case(24, 3, 3),
+    Case(8, 70, 1, lengths=(5, 40)),  # more heads to a key head than a tile has rows
+    Case(64, 4, 2, window=1),
+    Case(64, 4, 2, window=5),
+    Case(64, 4, 1, window=40, lengths=(1, 40, 41, 130)),
+    Case(32, 4, 4, window=32, lengths=(31, 32, 33, 100)),
+    Case(64, 4, 2, window=1000),
+    Case(64, 4, 2, softcap=50.0),
+    Case(64, 4, 2, window=7, softcap=0.5),
+]
+
+
+def plain(case: Case, model: Model) -> list[Array]:
+    """Textbook attention of each sequence, a loop over tokens and heads."""
+    tables = {name: np.frombuffer(model.file.data(name), np.float32) for name in "qkv"}
+    q, k, v = (
+        tables[name].reshape(sum(case.lengths), -1, case.head_dim).astype(np.float64) for name in "qkv"
+    )
+    found = []
+    for tokens in case.sequences:
+        out = np.empty((len(tokens), case.heads, case.head_dim))
+        for i, token in enumerate(tokens):
+            seen = tokens[max(0, i + 1 - case.window) if case.window else 0 : i + 1]
+            for h in range(case.heads):
+                kv_head = h // (case.heads // case.kv_heads)
+                scores = k[seen, kv_head] @ q[token, h] / math.sqrt(case.head_dim)
+                if case.softcap:
+                    scores = case.softcap * np.tanh(scores / case.softcap)
+                weights = np.exp(scores - scores.max())
+                out[i, h] = weights / weights.sum() @ v[seen, kv_head]
+        found.append(out.reshape(len(tokens), -1))
+    return found
+
+
+def rounding(case: Case, most: float) -> float:
+    """The most that float32 arithmetic may change an output, when scores and values are up to `most`.
+
+    A score is a chain of head_dim fused multiply-adds (the error of one is random, so the root of their number), e^score
+    multiplies that into the weights; weights and values are summed block by block.
+    """
+    score = 4 * math.sqrt(case.head_dim) * EPS * most + (2 * EPS * case.softcap)
+    sums = (math.sqrt(max(case.lengths)) + 16) * EPS
+    return (2 * score + sums) * most
+
+
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_against_float64(tmp_path: Path, isa: str, case: Case) -> None:
+    model = case.model(tmp_path)
+    native = model.native(isa, tokens=512)
+    found = play(native, case.sequences, alone(case.lengths))
+    for logits, wanted in zip(found, plain(case, model), strict=True):
+        assert_within(logits, wanted, rounding(case, 5.5))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_reference_is_textbook_attention(tmp_path: Path, case: Case) -> None:
+    model = case.model(tmp_path)
+    wanted = plain(case, model)
+    for chunk in (7, 200):
+        found = play(model.reference(), case.sequences, together(case.lengths, chunk))
+        for logits, textbook in zip(found, wanted, strict=True):
+            assert_within(logits, textbook, 4 * EPS * 5.5)  # it gives its float64 as float32
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_company_chunks_and_threads_change_nothing(tmp_path: Path, case: Case, threads: int) -> None:
+    model = case.model(tmp_path)
+    wanted = play(model.native("scalar"), case.sequences, alone(case.lengths))
+    for isa in isas() if threads == 1 else isas()[:1]:
+        native = model.native(isa, threads, tokens=512)
+        for seed, chunk in enumerate((1, 7, 33, 64, 200)):
+            if isa == "scalar" and chunk == 1:
+                continue  # slow, and what the variants share
+            found = play(native, case.sequences, together(case.lengths, chunk), seed)
+            for logits, other in zip(found, wanted, strict=True):
+                assert_same_bits(logits, other, f"{isa} chunk {chunk}")
+
+
+@pytest.mark.parametrize("isa", isas())
+def test_what_others_left_in_a_block_is_not_seen(tmp_path: Path, isa: str) -> None:
+    """A pool is used again without being cleared: here it is full of large numbers, and of NaN made finite."""
+    rng = np.random.default_rng(0)
+    tables = {name: rng.standard_normal((160, 64)).astype(np.float32) for name in "qkv"}
+    for name in "kv":
+        tables[name][100:130] = 6e4
+        tables[name][130:] = np.nan
+    for window in (0, 3):
+
+        def make(m: Model, window: int = window) -> Tensor:
+            return attention(m.input("q"), m.input("k"), m.input("v"), 32, window=window)
+
+        native = Model(tmp_path, tables, make).native(isa)
+        wanted = logits_of(native, range(40))
+        native.step(one_sequence(range(100, 160)))
+        for first, last in ((0, 5), (5, 33), (33, 40)):
+            found = native.step(one_sequence(range(first, last), first))
+            assert_same_bits(found.copy(), wanted[first:last], f"window {window}")
+
+
+@pytest.mark.parametrize("isa", isas())
+def test_the_cache_is_float16(tmp_path: Path, isa: str) -> None:
+    """Rounded to nearest, subnormals too; what is too large is the largest float16."""
+    values = np.array(
+        [
+            [
+                1 + 2**-11,
+                1 + 3 * 2**-11,
+                2**-24,
+                3e-8,
+                1e-9,
+                -6.1e-5,
+                65519,
+                1e6,
+                -1e9,
+                0.1,
+                -0.0,
+                3,
+                2**-14,
+                1e-5,
+                5e4,
+                7,
+            ]
+        ],
+        np.float32,
+    )
+    nothing = np.zeros((1, 16), np.float32)
+    model = Model(
+        tmp_path,
+        {"q": nothing, "k": nothing, "v": values},
+        lambda m: attention(m.input("q"), m.input("k"), m.input("v"), 16),
+    )
+    wanted = np.clip(values, -65504, 65504).astype(np.float16).astype(np.float32)
+    assert_same_bits(logits_of(model.native(isa), [0]) + 0, wanted + 0)
+    assert_same_bits(logits_of(model.reference(np.float32), [0]) + 0, wanted + 0)
+
+
+@pytest.mark.parametrize("isa", isas())
+def test_scores_of_any_size(tmp_path: Path, isa: str) -> None:
+    """The largest score takes all, however large: the weights are e^(score - largest)."""
+    count, head_dim = 100, 32
+    rng = np.random.default_rng(1)
+    q, k, v = (rng.choice([-1.0, 1.0], (count, head_dim)) for _ in range(3))
+    for size in (2.0**7, 2.0**14, 2.0**50):
+        model = Model(
+            tmp_path,
+            {"q": q * size, "k": k * 2.0**10, "v": v},
+            lambda m: attention(m.input("q"), m.input("k"), m.input("v"), head_dim),
+        )
+        found = logits_of(model.native(isa), range(count))
+        for i in range(count):
+            scores = k[: i + 1] @ q[i]  # whole numbers: those that are not the largest are at least 2 less
+            winners = v[: i + 1][scores == scores.max()]
+            assert_within(found[i], winners.mean(axis=0), 8 * EPS)

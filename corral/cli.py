@@ -100,7 +100,7 @@ def serve(words: Sequence[str], program: str) -> int:
     log.setup(server)
     decision = cpu.decide(engine.threads, cpu.limits(), force=engine.force_threads)
     engine = dataclasses.replace(engine, threads=decision.threads)
-    logging.getLogger(__name__).info("threads: %d, %s", decision.threads, decision.reason)
+    logging.getLogger(__name__).debug("threads: %d, %s", decision.threads, decision.reason)
     warnings = [*parsed.warnings, *filter(None, [decision.warning])]
 
     from corral.server.serve import run

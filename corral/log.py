@@ -30,9 +30,8 @@ def setup(config: ServerConfig, stream: TextIO | None = None) -> None:
     Raises:
         OptionError: the log file can't be written.
     """
-    stream = stream or sys.stderr
-    colored = config.log_colors == "on" or (config.log_colors == "auto" and stream.isatty())
-    handlers: list[logging.Handler] = [logging.StreamHandler(stream)]
+    colored = config.log_colors == "on" or (config.log_colors == "auto" and (stream or sys.stderr).isatty())
+    handlers: list[logging.Handler] = [logging.StreamHandler(stream) if stream else StderrHandler()]
     handlers[0].setFormatter(_formatter(config, colored))
     if config.log_file is not None:
         try:
@@ -43,6 +42,14 @@ def setup(config: ServerConfig, stream: TextIO | None = None) -> None:
     silent = config.verbosity < 0
     level = logging.CRITICAL + 1 if silent else LEVELS.get(config.verbosity, TRACE)
     logging.basicConfig(level=level, handlers=handlers, force=True)
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is at the moment: a progress bar puts itself there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def _formatter(config: ServerConfig, colored: bool) -> logging.Formatter:

@@ -43,6 +43,14 @@ def lines(**settings: Any) -> list[str]:
     return stream.getvalue().splitlines()
 
 
+def test_standard_error_is_looked_up_when_it_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    log.setup(ServerConfig())
+    later = io.StringIO()
+    monkeypatch.setattr("sys.stderr", later)  # as a progress bar does
+    logging.getLogger("corral.x").info("hello")
+    assert later.getvalue() == "hello\n"
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -17,6 +18,8 @@ from corral.config import EngineConfig, ModelConfig
 from corral.engine import wire
 from corral.engine.messages import Cancel, ErrorInfo, Output, Ready, Status, Submit, ToEngine, ToServer
 from corral.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-P", "-m", "corral.engine.process")
 
@@ -90,6 +93,8 @@ class Client(ABC):
                 case Status(state="failed"):
                     self._fail(message.message)
                 case Status():
+                    if message.message not in ("", self._status.message):
+                        log.info("%s", message.message)
                     self._status = message
                     if message.state == "ready":
                         self._settled.set()

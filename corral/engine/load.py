@@ -37,14 +37,15 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
         OptionError: the model, or the context asked for, does not fit in memory.
     """
     started = time.perf_counter()
-    progress(0.0, "reading the header")
     file = GGUFFile.open(model.path, model.metadata_overrides)
     program = trace_program(file)
     held = _tables(program) if model.load_mode in ("none", "mlock") else set()
     train_ctx = file.require(f"{file.architecture}.context_length", int)
     threads = cpu.decide(config.threads, cpu.limits(), force=config.force_threads)
     memory = _plan_memory(program, file, config, train_ctx, held)
-    notes = [threads.warning, *memory.describe()]
+    for line in memory.describe():
+        progress(0.0, line)
+    notes = [threads.warning]
     n_ctx = min(memory.ctx_size, train_ctx)
     if n_ctx < memory.ctx_size:
         notes.append(
@@ -55,7 +56,7 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
         file.hold(name)
 
     def progress_of_weights(share: float) -> None:
-        progress(share, "loading the weights")
+        progress(share, f"loading {model.path}")
 
     executor = _open_executor(program, file, config, threads.threads, progress_of_weights)
     text = _text_tables(file, executor.vocab_size)

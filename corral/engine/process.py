@@ -93,13 +93,13 @@ def _exit(_number: int, _frame: FrameType | None) -> None:
 
 
 def _reporter(send: loop.Send) -> Callable[[float, str], None]:
-    """Sends progress, but not more often than somebody could watch."""
-    sent = -PROGRESS_SECONDS
+    """Sends each new message, and of progress as much as somebody could watch."""
+    sent, said = -PROGRESS_SECONDS, ""
 
     def progress(share: float, message: str) -> None:
-        nonlocal sent
-        if time.monotonic() - sent >= PROGRESS_SECONDS:
-            sent = time.monotonic()
+        nonlocal sent, said
+        if message != said or time.monotonic() - sent >= PROGRESS_SECONDS:
+            sent, said = time.monotonic(), message
             send([Status(state="loading", progress=share, message=message)])
 
     return progress

@@ -49,7 +49,7 @@ def build_app(state: ServerState) -> Starlette:
             for method, path, handler in ROUTES
         ],
         middleware=[
-            Middleware(Conventions, cors=Cors(state.config)),
+            Middleware(Conventions, cors=Cors(state.config), quiet=always),
             Middleware(ApiKeys, keys=state.config.api_keys, public=always),
             Middleware(Readiness, state=state, always=always),
         ],

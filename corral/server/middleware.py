@@ -25,10 +25,13 @@ ALWAYS_SERVED = ("/health", "/v1/health", "/livez", "/readyz")
 
 
 class Conventions:
-    """The headers of every response, the answer to CORS preflights, and an envelope for every exception."""
+    """The headers of every response, CORS preflights, an envelope for every exception, a line in the log.
 
-    def __init__(self, app: ASGIApp, cors: Cors) -> None:
-        self.app, self.cors = app, cors
+    The paths in `quiet`, which somebody polls, are only logged when much is.
+    """
+
+    def __init__(self, app: ASGIApp, cors: Cors, quiet: Iterable[str]) -> None:
+        self.app, self.cors, self.quiet = app, cors, frozenset(quiet)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -36,7 +39,7 @@ class Conventions:
             return
         request = Headers(scope=scope)
         request_id = request.get("x-request-id", "")[:128] or uuid.uuid4().hex
-        began, status = time.perf_counter(), 0
+        began, status, reason = time.perf_counter(), 0, ""
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -59,11 +62,17 @@ class Conventions:
         except Exception as error:
             if status:  # too late for an answer: the server closes the connection
                 raise
-            await error_response(as_corral_error(error))(scope, receive, send_with_headers)
+            known = as_corral_error(error)
+            reason = f": {known}"
+            await error_response(known)(scope, receive, send_with_headers)
         finally:
-            if log.isEnabledFor(logging.DEBUG):
+            level = logging.DEBUG if scope["path"] in self.quiet else logging.INFO
+            if log.isEnabledFor(level):
+                path = scope["raw_path"].decode("latin-1")
                 milliseconds = 1000 * (time.perf_counter() - began)
-                log.debug("%s %s %d, %.1f ms", scope["method"], scope["path"], status, milliseconds)
+                text = f"{scope['method']} {path} {status}, {milliseconds:.0f} ms{reason}"
+                # a client's words must not begin a line of their own, or colour the terminal
+                log.log(level, "%s", "".join(c if c.isprintable() else " " for c in text))
 
 
 class ApiKeys:

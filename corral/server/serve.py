@@ -51,6 +51,7 @@ def run(
     warnings: Sequence[str] = (),
 ) -> int:
     """Serves until SIGTERM or SIGINT and returns 0. Raises CorralError when it can't start."""
+    log.info("corral %s", __version__)
     for warning in warnings:
         log.warning("%s", warning)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -155,7 +156,8 @@ async def _live(
 def load_model(config: ServerConfig, file: GGUFFile, model: ModelConfig) -> LoadedModel:
     """The tokenizer, the chat template and the facts about the model. Raises ModelFileError, OptionError."""
     for key, before in file.replaced.items():
-        log.info("metadata: %s is %r, not %r as in the file", key, file.metadata[key], before)
+        was = "which the file does not have" if before is None else f"not {before!r} as in the file"
+        log.info("metadata: %s is %r, %s", key, file.metadata[key], was)
     tokenizer = load_tokenizer(file)
     source = choose_template(file.metadata, config.chat_template)
     if source.note:
@@ -178,17 +180,21 @@ def _announce(model: LoadedModel, ready: Ready, seconds: float) -> None:
     info, template = model.info, model.prompter
     meta: dict[str, Any] = dict(info.meta)
     facts = {
-        "corral": f"{__version__}, executor {ready.executor}, isa {ready.isa}, {ready.threads} threads",
-        "model": f"{info.path}: {meta['ftype']}, {meta['n_params'] / 1e6:.0f} M parameters, as {info.id!r}",
-        "context": f"{ready.n_ctx} tokens a request (the model was trained on {meta['n_ctx_train']}), "
-        f"{ready.kv_tokens} in all, {ready.parallel} requests at a time",
-        "template": f"from {template.template.source.origin}, {template.capabilities.describe()}",
-        "loaded": f"in {seconds:.2f} s",
+        "model": f"{info.id}, {meta['ftype']}, {meta['n_params'] / 1e6:.0f} million parameters",
+        "engine": f"{ready.executor}, {ready.isa}, {_count(ready.threads, 'thread')}",
+        "context": f"{ready.n_ctx} tokens a request of {ready.kv_tokens} in all, "
+        f"{_count(ready.parallel, 'request')} at a time",
+        "chat template": f"from {template.template.source.origin}, {template.capabilities.describe()}",
     }
     for name, text in facts.items():
         log.info("%s: %s", name, text)
     for note in ready.notes:
-        log.info("%s", note)
+        log.warning("%s", note)
+    log.info("ready after %.2f s", seconds)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
@@ -163,6 +164,41 @@ async def test_cors_reflects_the_origin(client: httpx.AsyncClient) -> None:
         assert response.headers["access-control-allow-origin"] == "https://a.example"
         assert response.headers["vary"] == "Origin"
     assert "access-control-allow-origin" not in (await client.get("/health")).headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "line"),
+    [
+        ("POST", CHAT, r"POST /v1/chat/completions 200, \d+ ms"),
+        ("GET", "/no%0Asuch%1b[31m", r"GET /no%0Asuch%1b\[31m 404, \d+ ms"),
+        (
+            "POST",
+            "/v1/completions",
+            r"POST /v1/completions 400, \d+ ms: Field 'prompt': missing, but required",
+        ),
+        ("GET", "/health", None),
+        ("OPTIONS", "/health", None),
+    ],
+)
+async def test_a_request_is_a_line_of_the_log(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, method: str, path: str, line: str | None
+) -> None:
+    caplog.set_level("INFO", "corral.http")
+    await client.request(method, path, json=BODY)
+    if line is None:
+        assert not caplog.messages
+    else:
+        (message,) = caplog.messages
+        assert re.fullmatch(line, message), message
+
+
+async def test_what_a_client_says_stays_in_its_line(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "corral.http")
+    await client.post(CHAT, json={"messages": [{"role": "a\nb\x1b[1m", "content": [{"type": "\n\x1b"}]}]})
+    (message,) = caplog.messages
+    assert message.isprintable()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from corral import __version__
 from corral.errors import OptionError
 from corral.server import sockets
 
@@ -97,7 +98,14 @@ def test_start_announce_serve_and_end(start: Callable[..., Process]) -> None:
     assert 503 in states
     assert process.url() == url
     text = "".join(process.lines)
-    for word in ("warning: a warning", "corral: ", "model: ", "context: 256 tokens", "isa avx2"):
+    for word in (
+        "warning: a warning",
+        "corral 0.",
+        "model: tiny",
+        "context: 256 tokens",
+        "avx2, 2 threads",
+        "ready after",
+    ):
         assert word in text
     assert "Hel" in httpx.post(url + "/v1/chat/completions", json=BODY).text
     began = time.monotonic()
@@ -169,6 +177,7 @@ def test_an_occupied_port_is_an_error_that_names_it(start: Callable[..., Process
         process = start("127.0.0.1", str(port), "loads")
         assert process.wait() == 1
     assert process.lines == [
+        f"corral {__version__}\n",
         "warning: a warning\n",
         f"error: couldn't bind to 127.0.0.1, port {port}: another process listens there; "
         "stop it or choose another --port\n",

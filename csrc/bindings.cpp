@@ -53,14 +53,16 @@ Batch checked(const Program& p, const Ints& tokens, const Ints& positions, const
     expect(query_start.size() == count + 1 && block_tables.shape(0) == count, "sequence arrays of different lengths");
     expect(query_start(0) == 0 && size_t(query_start(count)) == tokens.size(), "query_start must span the tokens");
     for (size_t s = 0; s < count; s++) {
-        const int news = query_start(s + 1) - query_start(s);
-        expect(news > 0 && context_len(s) >= news, "a sequence needs new tokens, counted in its context");
-        const int blocks = (context_len(s) + kBlockTokens - 1) / kBlockTokens;
+        // 64 bits: the differences of any two numbers fit
+        const int64_t first = query_start(s), end = query_start(s + 1), news = end - first, context = context_len(s);
+        expect(news > 0 && end <= int64_t(tokens.size()) && context >= news,
+               "a sequence needs new tokens, counted in its context");
+        const int64_t blocks = (context + kBlockTokens - 1) / kBlockTokens;
         expect(size_t(blocks) <= block_tables.shape(1), "a block table shorter than its context");
-        for (int b = 0; b < blocks; b++)
+        for (int64_t b = 0; b < blocks; b++)
             expect(block_tables(s, b) >= 0 && block_tables(s, b) < p.block_count(), "a block outside the pool");
-        for (int t = 0; t < news; t++)
-            expect(positions(query_start(s) + t) == context_len(s) - news + t, "positions must end the context");
+        for (int64_t t = 0; t < news; t++)
+            expect(positions(first + t) == context - news + t, "positions must end the context");
     }
     for (size_t i = 0; i < tokens.size(); i++)
         expect(tokens(i) >= 0 && tokens(i) < p.token_count(), "a token outside the vocabulary");
@@ -167,7 +169,8 @@ NB_MODULE(_native, m) {
                 logits = p.step(batch);
             }
             return Logits(const_cast<float*>(logits), {logit_rows.size(), size_t(p.vocab_size())}, nb::find(&p));
-        }, "tokens"_a, "positions"_a, "query_start"_a, "context_len"_a, "block_tables"_a, "logit_rows"_a,
+        }, "tokens"_a.noconvert(), "positions"_a.noconvert(), "query_start"_a.noconvert(), "context_len"_a.noconvert(),
+           "block_tables"_a.noconvert(), "logit_rows"_a.noconvert(),
            "Run every stage without the GIL; logits [S, V], overwritten by the next step.")
         .def_prop_ro("packed_bytes", &Program::packed_bytes)
         .def_prop_ro("buffer_bytes", &Program::buffer_bytes)

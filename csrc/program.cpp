@@ -155,6 +155,7 @@ void Program::allocate_blocks(int blocks) {
     size_t total = 0;
     for (const KvLayer& layer : kv_layers_) total += layer.key_block + layer.value_block;
     kv_ = Memory();  // free the old pool before the new one is taken
+    blocks_ = 0;     // and should there be no memory for it, no block is in the pool
     kv_ = Memory(total * index(blocks) * sizeof(uint16_t));
     uint16_t* at = kv_.as<uint16_t>();
     for (KvLayer& layer : kv_layers_) {

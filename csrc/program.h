@@ -132,8 +132,12 @@ class Program {
     // Run every stage; the result is [logit_count, V] and stays until the next step.
     const float* step(const Batch& batch);
 
-    // token ids below this can be embedded
-    int token_count() const { return tables_.empty() ? 1 << 30 : tables_.front().rows; }
+    // token ids below this are in every embedding table
+    int token_count() const {
+        int least = 1 << 30;
+        for (const Table& table : tables_) least = table.rows < least ? table.rows : least;
+        return least;
+    }
     int vocab_size() const { return buffers_[static_cast<size_t>(logits_)].cols; }
     size_t packed_bytes() const { return packed_bytes_; }
     size_t buffer_bytes() const;

@@ -1,4 +1,4 @@
-"""Steps for executors: batches of sequences, and schedules that compute the same tokens in different company."""
+"""Steps for executors: batches, and schedules that compute the same tokens in different company."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Step = list[tuple[int, int]]
 
 
 def one_sequence(tokens: Any, start: int = 0, blocks: int = 64) -> Batch:
-    """A batch of one sequence that continues at `start`; its table is in reverse, to be told from the identity."""
+    """One sequence that continues at `start`; its table is in reverse, to be told from the identity."""
     ids = np.asarray(tokens, np.int32)
     n = len(ids)
     return Batch(
@@ -55,7 +55,7 @@ def together(lengths: Sequence[int], chunk: int) -> Iterator[Step]:
 def play(
     executor: Executor, sequences: Sequence[Sequence[int]], steps: Iterator[Step], seed: int = 0
 ) -> list[Float32]:
-    """Logits [n, V] of every token of every sequence. The blocks of a sequence lie scattered over the pool."""
+    """Logits [n, V] of every token of every sequence. Their blocks lie scattered over the pool."""
     widest = max(-(-len(tokens) // BLOCK_TOKENS) for tokens in sequences)
     pool = np.random.default_rng(seed).permutation(widest * len(sequences) + 3).astype(np.int32)
     tables = pool[: widest * len(sequences)].reshape(len(sequences), widest)

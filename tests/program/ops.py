@@ -92,5 +92,6 @@ def assert_same_bits(found: Array, wanted: Array, what: str = "") -> None:
     differs = found.view(np.uint32) != wanted.view(np.uint32)
     first = tuple(np.argwhere(differs)[0]) if differs.any() else None
     assert first is None, (
-        f"{what}: {differs.sum()} of {differs.size} differ, first at {first}: {found[first]!r}, {wanted[first]!r}"
+        f"{what}: {differs.sum()} of {differs.size} differ, first at {first}: "
+        f"{found[first]!r}, {wanted[first]!r}"
     )

@@ -101,8 +101,8 @@ def plain(case: Case, model: Model) -> list[Array]:
 def rounding(case: Case, most: float) -> float:
     """The most that float32 arithmetic may change an output, when scores and values are up to `most`.
 
-    A score is a chain of head_dim fused multiply-adds (the error of one is random, so the root of their number), e^score
-    multiplies that into the weights; weights and values are summed block by block.
+    A score is a chain of head_dim fused multiply-adds (their errors are random, so the root of their number);
+    e^score takes that into the weights; weights and values are summed block by block.
     """
     score = 4 * math.sqrt(case.head_dim) * EPS * most + (2 * EPS * case.softcap)
     sums = (math.sqrt(max(case.lengths)) + 16) * EPS
@@ -146,7 +146,7 @@ def test_company_chunks_and_threads_change_nothing(tmp_path: Path, case: Case, t
 
 @pytest.mark.parametrize("isa", isas())
 def test_what_others_left_in_a_block_is_not_seen(tmp_path: Path, isa: str) -> None:
-    """A pool is used again without being cleared: here it is full of large numbers, and of NaN made finite."""
+    """A pool is used again without being cleared: here it is full of large numbers and of NaN made finite."""
     rng = np.random.default_rng(0)
     tables = {name: rng.standard_normal((160, 64)).astype(np.float32) for name in "qkv"}
     for name in "kv":

@@ -34,9 +34,9 @@ TOKENS = 200  # two blocks of 96 tokens and a rest
 FEWER = [*range(1, 14), 96, 97]
 
 SHAPES = {  # rows out, columns in
-    **dict.fromkeys(FLOATS, [(1, 1), (16, 64), (37, 257), (50, 590)]),
-    **dict.fromkeys(SMALL_BLOCKS, [(1, 32), (16, 256), (37, 320), (50, 800)]),
-    **dict.fromkeys(SUPER_BLOCKS, [(1, 256), (16, 256), (37, 768)]),
+    **dict.fromkeys(FLOATS, ((1, 1), (16, 64), (37, 257), (50, 590))),
+    **dict.fromkeys(SMALL_BLOCKS, ((1, 32), (16, 256), (37, 320), (50, 800))),
+    **dict.fromkeys(SUPER_BLOCKS, ((1, 256), (16, 256), (37, 768))),
 }
 CASES = [(kind, *shape) for kind, shapes in SHAPES.items() for shape in shapes]
 IDS = [f"{kind.name}-{rows}x{columns}" for kind, rows, columns in CASES]
@@ -67,8 +67,8 @@ def weights(rows: int, columns: int) -> Array:
 def rounding(x: Array, kind: GGMLType, w: Array) -> Array:
     """The most that float32 arithmetic may change x @ w.T.
 
-    A float weight: one fused multiply-add a column. A quantized one: exact integers folded one sub-block (of 16 or 32) at
-    a time, where scale and minimum are a few times the largest weight and are each rounded a few times.
+    A float weight: one fused multiply-add a column. A quantized one: exact integers folded one sub-block (of 16
+    or 32) at a time, where scale and minimum, a few times the largest weight, are each rounded a few times.
     """
     if kind in FLOATS:
         return (w.shape[1] + 1) * EPS * (np.abs(x) @ np.abs(w).T)
@@ -130,7 +130,7 @@ HALVES = {  # where the float16 numbers of a block are
 
 
 def raw_blocks(kind: GGMLType, rows: int, columns: int) -> bytes:
-    """Any bytes at all, under finite scales; the first row is all ones, the second all zeros, the third all 0x80."""
+    """Any bytes at all, under finite scales; the first rows are all 0xFF, 0x00 and 0x80."""
     rng = np.random.default_rng(kind)
     blocks = rng.integers(0, 256, (rows, columns // kind.block_size, kind.block_bytes), np.uint8)
     for row, byte in enumerate([0xFF, 0x00, 0x80]):
@@ -143,7 +143,7 @@ def raw_blocks(kind: GGMLType, rows: int, columns: int) -> bytes:
 
 @pytest.mark.parametrize("kind", QUANTIZED, ids=lambda kind: kind.name)
 def test_any_bytes_are_a_weight(tmp_path: Path, kind: GGMLType) -> None:
-    """Every q a block can hold, -128 in Q8_0 too, with activations at both ends: sums of products don't saturate."""
+    """Every q a block can hold, -128 too, with activations at both ends: sums of products don't saturate."""
     shape, tokens = (21, 512), 32
     x = np.random.default_rng(0).choice([-1.0, 1.0], (tokens, 512)).astype(np.float32)
     x[0], x[1] = 1, -1
@@ -177,7 +177,7 @@ def test_bias(tmp_path: Path, isa: str, kind: GGMLType, rows: int) -> None:
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_weights_that_share_an_input(tmp_path: Path, isa: str, threads: int) -> None:
-    """One op after fusing, with different formats, numbers of rows and biases: each gives what it gives alone."""
+    """One op after fusing, of different formats, rows and biases: each gives what it gives alone."""
     x = inputs(512)[:110]
     kinds = list(SHAPES)
     tensors: dict[str, tuple[Array, GGMLType] | Array] = {"x": x}

@@ -189,7 +189,7 @@ def test_glu(tmp_path: Path, act: Activation, width: int) -> None:
     x = gate.astype(np.float64)
     y = sigmoid_argument(x, act)
     wanted = x * sigmoid(y) * up
-    # the argument is rounded 5 times before e^-y, which multiplies its relative error by |y| (y beyond 88: cut off)
+    # y is rounded 5 times; e^-y multiplies its relative error by |y|, and is cut off beyond 88
     bound = (8 + 5 * np.minimum(np.abs(y), 88) * sigmoid(-y)) * EPS * np.abs(wanted) + CUT_OFF * np.abs(
         x * up
     )

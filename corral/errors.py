@@ -1,8 +1,8 @@
 """The exception tree.
 
-Three kinds, never mixed: the caller's mistake (`RequestError`, `ModelFileError`, `OptionError`), the state of the
-system (`Unavailable`, `Overloaded`), and our own bug (`InternalError`, or any exception that is not a `CorralError`).
-Each leaf knows the HTTP status and the `type` of llama-server's error envelope.
+Three kinds, never mixed: the caller's mistake (`RequestError`, `ModelFileError`, `OptionError`), the state of
+the system (`Unavailable`, `Overloaded`), and our own bug (`InternalError`, or any exception that is not a
+`CorralError`). Each leaf knows the HTTP status and the `type` of llama-server's error envelope.
 """
 
 from __future__ import annotations

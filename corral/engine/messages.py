@@ -3,9 +3,9 @@
     Submit, Cancel    server -> engine
     Output, Status    engine -> server
 
-A frame on the wire is a 4-byte little-endian length and a msgpack array of messages; the engine sends one frame a step.
-`server/` and `engine/` share nothing else. Every submitted request ends with exactly one `Output` that has a
-`finish_reason`.
+A frame on the wire is a 4-byte little-endian length and a msgpack array of messages; the engine sends one
+frame a step. `server/` and `engine/` share nothing else. Every submitted request ends with exactly one
+`Output` that has a `finish_reason`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Submit(msgspec.Struct, tag="submit", frozen=True, kw_only=True, omit_defau
 
 
 class Cancel(msgspec.Struct, tag="cancel", frozen=True):
-    """The client is gone: free what the request holds. Answered by an `Output` with finish_reason "cancelled"."""
+    """The client is gone: free what the request holds. Answered by an `Output` that is "cancelled"."""
 
     id: str
 
@@ -47,7 +47,7 @@ class TopToken(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TokenInfo(msgspec.Struct, frozen=True, array_like=True):
-    """A generated token with its log probability (before the sampling chain) and the most likely alternatives."""
+    """A generated token, its log probability (before the sampling chain) and the likeliest alternatives."""
 
     id: int
     piece: bytes

@@ -1,7 +1,7 @@
 """One file per architecture, named as `general.architecture` (with `_` for `-`).
 
-Such a file has a class `Model` (a `Module` with `forward(step, cfg)`), the metadata `TINY` of a toy model for the tests, and a
-`Config` with `read(file)` when the common one in `program/config.py` is not enough.
+Such a file has a class `Model` (a `Module` with `forward(step, cfg)`), the metadata `TINY` of a toy model for
+the tests, and a `Config` with `read(file)` when the common one in `program/config.py` is not enough.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def architectures() -> list[str]:
 def trace_program(file: GGUFFile) -> Program:
     """Run the file's model once on symbolic tensors.
 
-    Raises ModelFileError for an unknown architecture, missing or left-over tensors, and shapes that don't fit together.
+    Raises ModelFileError for an unknown architecture, missing or left-over tensors, and shapes that don't fit
+    together.
     """
     arch = file.architecture
     if arch not in architectures():
@@ -41,4 +42,5 @@ def trace_program(file: GGUFFile) -> Program:
     try:
         return trace.program(model.forward(trace, cfg))
     except ShapeMismatch as error:
-        raise ModelFileError(file.path, "tensor shapes", str(error), "shapes that follow from the metadata") from None
+        wanted = "shapes that follow from the metadata"
+        raise ModelFileError(file.path, "tensor shapes", str(error), wanted) from None

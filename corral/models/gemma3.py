@@ -1,4 +1,4 @@
-"""gemma3: pre and post norms, QK norm, five sliding-window layers to a global one, two rope bases, GeGLU, tied output."""
+"""gemma3: pre and post norms, QK norm, five sliding-window layers to a global one, two rope bases, GeGLU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Config(config.Config):
 
     @property
     def scale(self) -> float:
-        """Of the scores; the 27B model takes the width of a head in the residual instead of the head's own."""
+        """Of the scores; the 27B model takes a head's width in the residual instead of its own."""
         per_head = self.width // self.heads if self.block_count == LAYERS_OF_27B else self.head_dim
         return 1 / math.sqrt(per_head)
 

@@ -19,8 +19,9 @@ BLOCK_TOKENS = 32
 class Batch:
     """New tokens of several sequences, laid end to end.
 
-    Sequence i owns rows [query_start[i], query_start[i+1]) of `tokens` and `positions`; its positions are consecutive and
-    end at context_len[i] - 1. Its token at position p lives in block block_tables[i, p // B], at place p % B.
+    Sequence i owns rows [query_start[i], query_start[i+1]) of `tokens` and `positions`; its positions are
+    consecutive and end at context_len[i] - 1. Its token at position p lives in block block_tables[i, p // B],
+    at place p % B.
     """
 
     tokens: Int32  # [T]

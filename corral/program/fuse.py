@@ -8,14 +8,12 @@ from corral.program.program import Linear, Op, Program
 
 
 def merge_linears(program: Program) -> Program:
-    """Linears that follow one another and share their input become one op, so that threads meet once for all of them."""
+    """Linears in a row that share their input become one op: threads meet once for all of them."""
     ops: list[Op] = []
     for op in program.ops:
         last = ops[-1] if ops else None
         if isinstance(op, Linear) and isinstance(last, Linear) and last.x == op.x:
-            ops[-1] = Linear(
-                last.outs + op.outs, op.x, last.weights + op.weights, last.biases + op.biases
-            )
+            ops[-1] = Linear(last.outs + op.outs, op.x, last.weights + op.weights, last.biases + op.biases)
         else:
             ops.append(op)
     return replace(program, ops=tuple(ops))

@@ -13,7 +13,8 @@ A model is a class whose annotated fields are named as the GGUF tensors:
         output: Linear = or_else("token_embd")      a tied output
         rope_freqs: Vector | None                   its numbers, for the tracing code to use
 
-A tensor that no field claimed is an error that lists the names; a class may name what it leaves alone in `ignored`.
+A tensor that no field claimed is an error that lists the names; a class may name what it leaves alone in
+`ignored`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The native executor: a Program turned, at load, into the calls that build its C++ twin (`csrc/program.h`).
 
-What is decided here: which ops run row by row and which need all threads, where activations are quantized, and which buffers share
-memory. A step is then one call without the GIL.
+What is decided here: which ops run row by row and which need all threads, where activations are quantized,
+and which buffers share memory. A step is then one call without the GIL.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def isas() -> list[str]:
 class Slots:
     """Buffers whose lifetimes don't overlap share a slot.
 
-    Inside a run of row ops threads are at different rows, and buffers of different widths have their rows at different places: a
-    slot given back there is free only after the next meeting of the threads.
+    Inside a run of row ops threads are at different rows, and buffers of different widths have their rows at
+    different places: a slot given back there is free only after the next meeting of the threads.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,10 @@ class NativeExecutor:
         max_logits: int = 64,
         progress: Progress | None = None,
     ) -> None:
-        """max_tokens, max_logits: the most T and S of a step. Raises ModelFileError for a tensor type without a kernel."""
+        """max_tokens, max_logits: the most T and S of a step.
+
+        Raises ModelFileError for a tensor type without a kernel.
+        """
         assert _native.BLOCK_TOKENS == BLOCK_TOKENS
         self.program = fuse(program)
         self.file = file
@@ -131,7 +134,9 @@ class NativeExecutor:
         for weight in self.program.weights:
             if len(weight.shape) == 2 and weight.type not in self.formats:
                 known = ", ".join(kind.name for kind in self.formats)
-                raise ModelFileError(self.file.path, f"type of {weight.name}", weight.type.name, f"one of {known}")
+                raise ModelFileError(
+                    self.file.path, f"type of {weight.name}", weight.type.name, f"one of {known}"
+                )
 
     def _load(self, progress: Progress) -> None:
         sizes = self._matrix_ids()

@@ -1,7 +1,8 @@
 """The Program: one forward pass as a flat list of ops over numbered buffers.
 
-A model file is run once with symbolic tensors (`trace.py`); what it did is recorded here and read by the executors. `T`, the
-new tokens of a step, and `S`, the sequences that need logits, stay open: a buffer is [T, cols] or [S, cols] of float32.
+A model file is run once with symbolic tensors (`trace.py`); what it did is recorded here and read by the
+executors. `T`, the new tokens of a step, and `S`, the sequences that need logits, stay open: a buffer is [T,
+cols] or [S, cols] of float32.
 """
 
 from __future__ import annotations
@@ -157,10 +158,11 @@ class Rope(Op):
 
 @dataclass(frozen=True)
 class Attention(Op):
-    """Store k and v of the new tokens in the cache of `layer`, then out = softmax(scale * q k^T + mask) v, causal, per head.
+    """Store k and v of the new tokens in the cache of `layer`, then out = softmax(scale * q k^T + mask) v,
+    causal, per head.
 
-    q, out: [T, heads * head_dim]; k, v: [T, kv_heads * head_dim]. window > 0: a token sees itself and the window - 1 tokens
-    before it. softcap > 0: scores become softcap * tanh(scores / softcap).
+    q, out: [T, heads * head_dim]; k, v: [T, kv_heads * head_dim]. window > 0: a token sees itself and the
+    window - 1 tokens before it. softcap > 0: scores become softcap * tanh(scores / softcap).
     """
 
     out: int

@@ -1,8 +1,8 @@
 """The numpy executor: the specification of every op, obvious and slow.
 
-Two uses. With `quantize_activations` it rounds the input of every linear to int8 as the native kernels do, and the two agree to
-float32 rounding. Without, it is the model itself, computed from the dequantized weights in float64: what quality is measured
-against.
+Two uses. With `quantize_activations` it rounds the input of every linear to int8 as the native kernels do,
+and the two agree to float32 rounding. Without, it is the model itself, computed from the dequantized weights
+in float64: what quality is measured against.
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ def rms_norm(x: Float, weight: Float, eps: float) -> Float:
     """x [rows, cols], normalised over runs of len(weight)."""
     runs = x.reshape(len(x), -1, len(weight))
     mean_square = np.mean(np.square(runs), axis=-1, keepdims=True)
-    return (runs / np.sqrt(mean_square + eps) * weight).reshape(x.shape)
+    normalised: Float = runs / np.sqrt(mean_square + eps) * weight
+    return normalised.reshape(x.shape)
 
 
 def round_activations(x: Float) -> Float:
-    """x [rows, cols] as int8 groups can hold it: q * d, d = max|x| / 127 of the group, q rounded half to even."""
+    """x [rows, cols] as int8 groups hold it: q * d, d = max|x| / 127 of the group, q rounded half to even."""
     groups = x.astype(np.float32).reshape(len(x), -1, ACTIVATION_GROUP)
     scale = np.abs(groups).max(axis=-1, keepdims=True) / np.float32(127)
     inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
-    return (np.rint(groups * inverse) * scale).reshape(x.shape)
+    rounded: Float = np.rint(groups * inverse) * scale
+    return rounded.reshape(x.shape)
 
 
 def rope_table(positions: Float, inv_freq: Float, magnitude: float) -> Float:
@@ -86,14 +88,16 @@ def attention(q: Float, k: Float, v: Float, start: int, scale: float, window: in
 def silu(x: Float) -> Float:
     """x sigmoid(x)"""
     with np.errstate(over="ignore"):  # to infinity: the quotient is 0
-        return x / (1 + np.exp(-x))
+        product: Float = x / (1 + np.exp(-x))
+    return product
 
 
 def gelu(x: Float) -> Float:
-    """The tanh form, 0.5 x (1 + tanh(y)), as x sigmoid(2 y): far below zero 1 + tanh(y) would lose every digit."""
+    """The tanh form, 0.5 x (1 + tanh(y)), as x sigmoid(2 y): far below zero 1 + tanh(y) has no digits."""
     y = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
     with np.errstate(over="ignore"):
-        return x / (1 + np.exp(-2 * y))
+        product: Float = x / (1 + np.exp(-2 * y))
+    return product
 
 
 ACTIVATIONS = {"silu": silu, "gelu": gelu}
@@ -123,7 +127,7 @@ class ReferenceExecutor:
         self.cache: list[tuple[Float, Float]] = []
 
     def allocate(self, num_blocks: int) -> None:
-        """See Executor. The cache holds float16 values, as the native one does, unless it computes in float64."""
+        """See Executor. The cache holds float16, as the native one does, unless all is float64."""
         kept = np.float64 if self.dtype is np.float64 else np.float16
         shapes = [(num_blocks, BLOCK_TOKENS, la.kv_heads, la.head_dim) for la in self.program.kv_layers]
         self.cache = [(np.zeros(shape, kept), np.zeros(shape, kept)) for shape in shapes]
@@ -206,4 +210,5 @@ class ReferenceExecutor:
 def _kept(x: Float, dtype: np.dtype[Any]) -> Float:
     """x as the cache keeps it: finite, whatever it was."""
     most = np.finfo(dtype).max
-    return np.clip(np.nan_to_num(x, nan=-most), -most, most).astype(dtype)
+    finite: Float = np.clip(np.nan_to_num(x, nan=-most), -most, most).astype(dtype)
+    return finite

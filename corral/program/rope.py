@@ -1,7 +1,8 @@
 """Rotary frequencies as a GGUF file's metadata asks for them.
 
-Every scaling form is a fixed set of frequencies and one magnitude, so that a step only multiplies positions by them.
-Sources: RoPE (arXiv:2104.09864), position interpolation (arXiv:2306.15595), YaRN (arXiv:2309.00071, section 3).
+Every scaling form is a fixed set of frequencies and one magnitude, so that a step only multiplies positions
+by them. Sources: RoPE (arXiv:2104.09864), position interpolation (arXiv:2306.15595), YaRN (arXiv:2309.00071,
+section 3).
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class RopeConfig:
         return self.ext_factor if self.ext_factor >= 0 else float(self.scaling == "yarn")
 
     def frequencies(self, factors: NDArray[np.float32] | None = None) -> tuple[NDArray[np.float64], float]:
-        """(inverse frequencies [dims / 2], magnitude). `factors` divides each frequency (the tensor `rope_freqs`)."""
+        """(inverse frequencies [dims / 2], magnitude). `factors`, the tensor `rope_freqs`, divides them."""
         half = np.arange(self.dims // 2)
         extrapolated = self.base ** (-2.0 * half / self.dims)
         if factors is not None:
@@ -97,7 +98,7 @@ class RopeConfig:
         return interpolated * (1.0 - mix) + extrapolated * mix, magnitude
 
     def _ramp(self, half: NDArray[np.int_]) -> NDArray[np.float64]:
-        """1 where a pair turns so often within the original context that it is left alone, 0 where interpolated."""
+        """1 where a pair turns often enough in the original context to be left alone, 0 where interpolated."""
 
         def pair_that_turns(times: float) -> float:
             turns = self.original_context / (times * 2 * math.pi)
@@ -105,4 +106,5 @@ class RopeConfig:
 
         low = max(0.0, math.floor(pair_that_turns(self.beta_fast)))
         high = min(self.dims - 1.0, math.ceil(pair_that_turns(self.beta_slow)))
-        return 1.0 - np.clip((half - low) / max(0.001, high - low), 0.0, 1.0)
+        ramp: NDArray[np.float64] = 1.0 - np.clip((half - low) / max(0.001, high - low), 0.0, 1.0)
+        return ramp

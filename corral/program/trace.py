@@ -100,7 +100,9 @@ def linear(x: Tensor, weight: p.Weight, bias: p.Weight | None = None) -> Tensor:
     return out
 
 
-def rope_table(trace: Trace, inv_freq: Sequence[float] | NDArray[np.float64], magnitude: float = 1.0) -> Tensor:
+def rope_table(
+    trace: Trace, inv_freq: Sequence[float] | NDArray[np.float64], magnitude: float = 1.0
+) -> Tensor:
     """cos and sin of the step's positions: [T, 2 * len(inv_freq)]."""
     frequencies = np.asarray(inv_freq, np.float64)
     out = trace.buffer("T", 2 * len(frequencies))

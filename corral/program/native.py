@@ -143,8 +143,10 @@ class NativeExecutor:
         total, done = sum(sizes.values()), 0
         for w, size in sizes.items():
             weight = self.program.weights[w]
-            data = self.file.data(weight.name)
-            self._matrices[w] = self.native.add_matrix(int(weight.type), *weight.shape, data)
+            rows, cols = weight.shape
+            self._matrices[w] = self.native.add_matrix(
+                int(weight.type), rows, cols, self.file.data(weight.name)
+            )
             self.file.drop_pages(weight.name)  # packed: the file's copy need not stay in memory
             done += size
             progress(done / total)

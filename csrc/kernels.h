@@ -10,6 +10,7 @@ namespace corral {
 constexpr int kChunk = 256;       // weights of a row that are unpacked at a time
 constexpr int kGroup = 16;        // rows interleaved in the packed layout
 constexpr int kActGroup = 32;     // activations that share a scale
+constexpr int kTokenBlock = 96;   // tokens that share one unpacking of weights: their outputs stay in L1 with it
 constexpr int kBlockTokens = 32;  // B
 
 // 256 activations of one token. `d` scales the int8 of each 32; `ds` = d * sum(q) meets the minimum of affine formats;

@@ -7,7 +7,6 @@
 
 namespace corral::CORRAL_ISA {
 
-constexpr int kTokenBlock = 96;  // tokens that share one unpacked panel: their outputs stay in L1 with it
 constexpr int kFloatColumns = 64;
 
 // acc[t][r] over one chunk: `subs` sub-blocks of the panel against the activations of T tokens; added to c [T][R * 16].
@@ -69,7 +68,9 @@ CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, floa
 template <class Format, int R, int T>
 static void tiles_of(const Panel<R>& panel, int subs, const ActBlock* x, int tokens, float* c, bool first) {
     int t = 0;
-    for (; t + T <= tokens; t += T) tile<Format, R, T>(panel, subs, x + t, c + t * R * 16, first);
+    for (; t + T <= tokens; t += T) {
+        tile<Format, R, T>(panel, subs, x + t, c + t * R * 16, first);
+    }
     if constexpr (T > 1)
         if (t < tokens) tiles_of<Format, R, T - 1>(panel, subs, x + t, tokens - t, c + t * R * 16, first);
 }

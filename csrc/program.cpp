@@ -15,6 +15,7 @@ namespace {
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr int kRowsAtATime = 8;
 constexpr int kPackedAtATime = 4;    // groups of rows
+constexpr size_t kTokensBytes = size_t{1} << 20;  // of activations that stay in L2 while weights stream past
 constexpr int kPiecesPerThread = 8;  // of a linear: enough to even out threads of different speed
 
 size_t index(int i) { return static_cast<size_t>(i); }
@@ -196,7 +197,7 @@ const float* Program::step(const Batch& batch) {
             for (int r = first; r < std::min(last, rows_of(rows->rows, batch)); r++)
                 for (const RowOp& op : rows->ops) run_row(op, batch, r);
         } else if (const auto* linear = std::get_if<LinearStage>(&stage)) {
-            run_linear(*linear, batch, first, last, scratch);
+            run_linear(*linear, batch, piece, piece_rows_[index(i)], scratch);
         } else {
             run_attention(std::get<AttentionStage>(stage), batch, piece, scratch);
         }
@@ -213,9 +214,12 @@ void Program::plan(const Batch& batch) {
             total = rows_of(rows->rows, batch);
             size = std::clamp(total / (team_.size() * 2), 1, kRowsAtATime);
         } else if (const auto* linear = std::get_if<LinearStage>(&stages_[i])) {
-            if (rows_of(linear->rows, batch))
-                for (int w : linear->weights) total += groups(w);
+            for (int w : linear->weights) total += groups(w);
             size = std::max(2, total / (team_.size() * kPiecesPerThread) / 2 * 2);
+            const int tokens = rows_of(linear->rows, batch);
+            pieces_[i] = pieces(total, size) * pieces(tokens, tokens_at_once(*linear));
+            piece_rows_[i] = size;
+            continue;
         } else {
             total = static_cast<int>(attention_items(std::get<AttentionStage>(stages_[i]), batch).size());
         }
@@ -273,19 +277,32 @@ void Program::run_row(const RowOp& any, const Batch& batch, int r) {
 
 int Program::groups(int matrix) const { return pieces(matrices_[index(matrix)].packed.rows, kGroup); }
 
-// The weights of a stage are laid end to end; [begin, end) are groups of 16 of their rows.
-void Program::run_linear(const LinearStage& stage, const Batch& batch, int begin, int end, void* scratch) {
-    const int tokens = rows_of(stage.rows, batch);
+// Tokens whose activations fit in L2, all columns of them.
+int Program::tokens_at_once(const LinearStage& stage) const {
+    const size_t per_token = index(buffers_[index(stage.x)].cols) * 5 / 4;  // int8, and what goes with it
+    const int fit = static_cast<int>(std::max<size_t>(1, kTokensBytes / per_token));
+    return std::max(kTokenBlock, fit / kTokenBlock * kTokenBlock);
+}
+
+// The weights of a stage are laid end to end and cut into pieces of `size` groups of 16 rows; tokens too are cut, and all the weights
+// go past some tokens before the next.
+void Program::run_linear(const LinearStage& stage, const Batch& batch, int piece, int size, void* scratch) {
+    int total = 0;
+    for (int w : stage.weights) total += groups(w);
+    const int row_pieces = pieces(total, size), at_once = tokens_at_once(stage);
+    const int begin = piece % row_pieces * size, end = begin + size;
+    const int first_token = piece / row_pieces * at_once;
+    const int tokens = std::min(at_once, rows_of(stage.rows, batch) - first_token);
     int base = 0;
     for (size_t i = 0; i < stage.weights.size(); base += groups(stage.weights[i]), i++) {
         const int first = std::max(begin - base, 0), last = std::min(end - base, groups(stage.weights[i]));
         if (first >= last) continue;
         const Matrix& m = matrices_[index(stage.weights[i])];
         const int bias = stage.biases[i];
-        m.format->linear(
-            {&m.packed, m.format->quantized ? acts(stage.acts) : nullptr, act_stride(stage.rows), row(stage.x, 0),
-             tokens, bias < 0 ? nullptr : vectors_[index(bias)].data(), row(stage.outs[i], 0), scratch},
-            first, last);
+        m.format->linear({&m.packed, m.format->quantized ? acts(stage.acts) + first_token : nullptr,
+                          act_stride(stage.rows), row(stage.x, first_token), tokens,
+                          bias < 0 ? nullptr : vectors_[index(bias)].data(), row(stage.outs[i], first_token), scratch},
+                         first, last);
     }
 }
 

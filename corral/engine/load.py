@@ -144,6 +144,7 @@ def _plan_memory(
             weights=sum(tensor.nbytes * (1 + (name in twice)) for name, tensor in file.tensors.items()),
             kv_per_token=kv_bytes_per_token(file),
             train_ctx=train_ctx,
+            overhead=budget.process_overhead(program.vocab_size),
             activations=BUFFER_SLACK * activation_bytes(program, _step_tokens(config), config.parallel),
         ),
         budget.memory_limit(),

@@ -17,7 +17,7 @@ from rich.text import Text
 from corral.errors import ModelFileError
 from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType, ValueType, file_type_name
-from corral.system.budget import PROCESS_OVERHEAD
+from corral.system.budget import process_overhead
 from corral.system.memory import kv_bytes_per_token
 
 SHOWN_ELEMENTS = 6
@@ -121,6 +121,7 @@ def _memory(file: GGUFFile, ctx_size: int, parallel: int) -> dict[str, Any]:
     except ModelFileError:  # an architecture without these keys
         per_token = None
     kv_cache = None if per_token is None or not tokens else per_token * tokens
+    processes = process_overhead(file.metadata.array_type(TOKENS)[1] if TOKENS in file.metadata else 0)
     return {
         "ctx_size": tokens or None,
         "parallel": parallel,
@@ -128,8 +129,8 @@ def _memory(file: GGUFFile, ctx_size: int, parallel: int) -> dict[str, Any]:
         "weights": weights,
         "kv_bytes_per_token": per_token,
         "kv_cache": kv_cache,
-        "processes": PROCESS_OVERHEAD,
-        "total": None if kv_cache is None else weights + kv_cache + PROCESS_OVERHEAD,
+        "processes": processes,
+        "total": None if kv_cache is None else weights + kv_cache + processes,
     }
 
 

@@ -12,7 +12,9 @@ from corral.system.budget import MIB, Demand, MemoryLimit, plan
 
 GIB = 1024 * MIB
 # Mistral 7B, Q4_K_M: 128 KiB a token, 32768 tokens of context
-MISTRAL = Demand(weights=4166 * MIB, kv_per_token=128 * 1024, train_ctx=32768, activations=100 * MIB)
+MISTRAL = Demand(
+    weights=4166 * MIB, kv_per_token=128 * 1024, train_ctx=32768, activations=100 * MIB, overhead=160 * MIB
+)
 
 
 def limit(gib: float) -> MemoryLimit:
@@ -93,7 +95,7 @@ def test_least_context_and_margin() -> None:
 
 
 def test_a_small_model_is_not_asked_for_more_than_it_has() -> None:
-    tiny = Demand(weights=MIB, kv_per_token=1024, train_ctx=128, activations=MIB)
+    tiny = Demand(weights=MIB, kv_per_token=1024, train_ctx=128, activations=MIB, overhead=MIB)
     assert plan(tiny, limit(1)).ctx_size == 128
 
 

@@ -14,7 +14,7 @@ import pytest
 from corral.errors import ModelFileError
 from corral.gguf.types import GGMLType
 from corral.gguf.writer import GGUFWriter
-from corral.system.budget import PROCESS_OVERHEAD
+from corral.system.budget import process_overhead
 from corral.tools import info
 
 KV_PER_TOKEN = 2 * 2 * 1 * 32 * 2
@@ -97,9 +97,10 @@ def test_memory(
 ) -> None:
     report = _json(capsys, writer.write()[0], *words)
     memory, weights = report["memory"], report["tensors"]["total"]["bytes"]
+    vocabulary = report["model"]["vocabulary"]
     assert memory["kv_bytes_per_token"] == KV_PER_TOKEN
     assert (memory["ctx_size"], memory["ctx_size_per_request"]) == (tokens, each)
-    assert memory["total"] == weights + KV_PER_TOKEN * tokens + PROCESS_OVERHEAD
+    assert memory["total"] == weights + KV_PER_TOKEN * tokens + process_overhead(vocabulary)
 
 
 def test_what_the_file_does_not_say_is_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

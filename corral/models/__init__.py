@@ -13,8 +13,8 @@ from corral.errors import ModelFileError
 from corral.gguf.reader import GGUFFile
 from corral.program import config
 from corral.program.module import Binder
-from corral.program.program import Program
-from corral.program.trace import ShapeMismatch, Trace
+from corral.program.program import Attention, Embed, Program
+from corral.program.trace import ShapeMismatch, Trace, fits
 
 
 def architectures() -> list[str]:
@@ -40,7 +40,28 @@ def trace_program(file: GGUFFile) -> Program:
     model = module.Model(binder)
     binder.finish(model.ignored)
     try:
-        return trace.program(model.forward(trace, cfg))
+        program = trace.program(model.forward(trace, cfg))
+        _expect_of_metadata(program, cfg)
     except ShapeMismatch as error:
         wanted = "shapes that follow from the metadata"
         raise ModelFileError(file.path, "tensor shapes", str(error), wanted) from None
+    return program
+
+
+def _expect_of_metadata(program: Program, cfg: config.Config) -> None:
+    """Tensors that fit one another may still be another model's than the metadata describe."""
+    for op in program.ops:
+        if isinstance(op, Embed):
+            name, (vocabulary, width) = program.weights[op.weight].name, program.weights[op.weight].shape
+            fits(width == cfg.width, f"{name} has {width} columns, embedding_length is {cfg.width}")
+            fits(
+                vocabulary == program.vocab_size,
+                f"{name} has {vocabulary} tokens, the output {program.vocab_size}",
+            )
+        if isinstance(op, Attention):
+            found = (op.heads, program.kv_layers[op.layer].kv_heads)
+            fits(
+                found == (cfg.heads, cfg.kv_heads),
+                f"layer {op.layer} has {found[0]} heads and {found[1]} key heads of {cfg.head_dim}, "
+                f"head_count is {cfg.heads}, head_count_kv {cfg.kv_heads}",
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from corral.errors import ModelFileError
 from corral.gguf.reader import GGUFFile
 from corral.program import config
 from corral.program.module import Embedding, Layers, Linear, Module, Norm, or_else
@@ -23,11 +24,15 @@ class Config(config.Config):
     @classmethod
     def read(cls, file: GGUFFile) -> Config:
         common = config.Config.read(file)
-        return cls(
-            **vars(common),
-            local_base=file.get("gemma3.rope.freq_base_swa", float, 10000.0),
-            final_softcap=file.get("gemma3.final_logit_softcapping", float, 0.0),
-        )
+        local_base = file.get("gemma3.rope.freq_base_swa", float, 10000.0)
+        if not 0 < local_base < math.inf:
+            raise ModelFileError(file.path, "gemma3.rope.freq_base_swa", local_base, "a positive number")
+        softcap = file.get("gemma3.final_logit_softcapping", float, 0.0)
+        if not 0 <= softcap < math.inf:
+            raise ModelFileError(
+                file.path, "gemma3.final_logit_softcapping", softcap, "0 or a positive number"
+            )
+        return cls(**vars(common), local_base=local_base, final_softcap=softcap)
 
     @property
     def scale(self) -> float:
@@ -54,8 +59,8 @@ class Layer(Module):
     def forward(self, x: Tensor, angles: Tensor, window: int, cfg: Config) -> Tensor:  # x [T, D]
         h = self.attn_norm(x)
         q, k, v = self.attn_q(h), self.attn_k(h), self.attn_v(h)
-        q = rope(self.attn_q_norm(q), angles, cfg.head_dim, interleaved=False)
-        k = rope(self.attn_k_norm(k), angles, cfg.head_dim, interleaved=False)
+        q = rope(self.attn_q_norm(q, cfg.head_dim), angles, cfg.head_dim, interleaved=False)
+        k = rope(self.attn_k_norm(k, cfg.head_dim), angles, cfg.head_dim, interleaved=False)
         h = attention(q, k, v, cfg.head_dim, scale=cfg.scale, window=window)
         x = x + self.post_attention_norm(self.attn_output(h))
         h = self.ffn_norm(x)
@@ -74,7 +79,7 @@ class Model(Module):
         local_angles = rope_table(step, *local.frequencies())
         x = self.token_embd(step, scale=math.sqrt(cfg.width))
         for i, layer in enumerate(self.blk):
-            is_global = (i + 1) % GLOBAL_EVERY == 0
+            is_global = (i + 1) % GLOBAL_EVERY == 0 or not cfg.window
             angles = global_angles if is_global else local_angles
             x = layer.forward(x, angles, 0 if is_global else cfg.window, cfg)
         logits = self.output(take_rows(self.output_norm(x)))

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corral.errors import ModelFileError
-from corral.gguf.quants import dequantize
+from corral.gguf.quants import FORMATS, dequantize
 from corral.gguf.reader import GGUFFile
 from corral.program import trace as t
 from corral.program.program import Weight
@@ -46,8 +46,9 @@ class Norm:
     weight: Weight
     eps: float
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return t.rms_norm(x, self.weight, self.eps)
+    def __call__(self, x: Tensor, head_dim: int | None = None) -> Tensor:
+        """Over all columns, or over each head."""
+        return t.rms_norm(x, self.weight, self.eps, head_dim)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,10 @@ class Binder:
             return None
         if kind is Linear:
             self._expect(weight, 2)
-            return Linear(weight, self.weight(f"{name}.bias"))
+            bias = self.weight(f"{name}.bias")
+            if bias:
+                self._expect(bias, 1)
+            return Linear(weight, bias)
         if kind is Embedding:
             self._expect(weight, 2)
             return Embedding(weight)
@@ -128,6 +132,11 @@ class Binder:
         if len(weight.shape) != dims:
             raise ModelFileError(
                 self.file.path, f"shape of {weight.name}", list(weight.shape), f"{dims} dimensions"
+            )
+        if dims == 1 and weight.type not in FORMATS:  # its numbers are read here, not by a kernel
+            known = ", ".join(kind.name for kind in FORMATS)
+            raise ModelFileError(
+                self.file.path, f"type of {weight.name}", weight.type.name, f"one of {known}"
             )
 
     def finish(self, ignored: tuple[str, ...]) -> None:

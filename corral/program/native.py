@@ -96,7 +96,7 @@ class NativeExecutor:
         self.vocab_size = program.vocab_size
         self.native = _native.Program(isa, threads)
         self.isa: str = self.native.isa
-        self._check_types()
+        self._check_kernels()
         self._matrices: dict[int, int] = {}
         self._vectors: dict[int, int] = {}
         self._load(progress or (lambda share: None))
@@ -130,7 +130,13 @@ class NativeExecutor:
         ids = [w for op in self.program.ops if isinstance(op, p.Linear) for w in op.weights]
         return {w: self.file.tensors[self.program.weights[w].name].nbytes for w in dict.fromkeys(ids)}
 
-    def _check_types(self) -> None:
+    def _check_kernels(self) -> None:
+        """There is a kernel for every weight and head."""
+        for layer in self.program.kv_layers:
+            if layer.head_dim > _native.MOST_HEAD_DIM:
+                raise ModelFileError(
+                    self.file.path, "head size", layer.head_dim, f"at most {_native.MOST_HEAD_DIM}"
+                )
         for weight in self.program.weights:
             if len(weight.shape) == 2 and weight.type not in self.formats:
                 known = ", ".join(kind.name for kind in self.formats)

@@ -24,6 +24,7 @@ Float = NDArray[Any]
 FLOAT_TYPES = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
 ACTIVATION_GROUP = 32
 """Numbers of an activation row that share one int8 scale."""
+LEAST_ACTIVATION = np.float32(1e-30)
 
 
 def rms_norm(x: Float, weight: Float, eps: float) -> Float:
@@ -35,9 +36,13 @@ def rms_norm(x: Float, weight: Float, eps: float) -> Float:
 
 
 def round_activations(x: Float) -> Float:
-    """x [rows, cols] as int8 groups hold it: q * d, d = max|x| / 127 of the group, q rounded half to even."""
+    """x [rows, cols] as int8 groups hold it: q * d, d = max|x| / 127 of the group, q rounded half to even.
+
+    A group without a number of LEAST_ACTIVATION is zero: 1 / d must stay finite.
+    """
     groups = x.astype(np.float32).reshape(len(x), -1, ACTIVATION_GROUP)
-    scale = np.abs(groups).max(axis=-1, keepdims=True) / np.float32(127)
+    largest = np.abs(groups).max(axis=-1, keepdims=True)
+    scale = np.where(largest < LEAST_ACTIVATION, np.float32(0), largest / np.float32(127))
     inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
     rounded: Float = np.rint(groups * inverse) * scale
     return rounded.reshape(x.shape)

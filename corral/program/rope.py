@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from corral.errors import ModelFileError
 from corral.gguf.reader import GGUFFile
+from corral.program.trace import fits
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,10 @@ class RopeConfig:
         half = np.arange(self.dims // 2)
         extrapolated = self.base ** (-2.0 * half / self.dims)
         if factors is not None:
-            extrapolated = extrapolated / factors.astype(np.float64)[: self.dims // 2]
+            fits(len(factors) == len(half), f"{len(factors)} rope_freqs for {len(half)} rotated pairs")
+            sound = bool((factors > 0).all() and np.isfinite(factors).all())
+            fits(sound, "rope_freqs has numbers that are not positive")
+            extrapolated = extrapolated / factors.astype(np.float64)
         factor = 1.0 if self.scaling == "none" else self.factor
         interpolated = extrapolated / factor
         if not self.mix:

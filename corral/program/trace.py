@@ -80,10 +80,11 @@ def embed(trace: Trace, weight: p.Weight, scale: float = 1.0) -> Tensor:
     return out
 
 
-def rms_norm(x: Tensor, weight: p.Weight, eps: float) -> Tensor:
-    """See `RMSNorm`: over all columns, or over each head when the weight is one head long."""
-    (n,) = weight.shape
-    fits(x.cols % n == 0, f"{weight.name} has {n} numbers, which don't divide {x.cols} columns")
+def rms_norm(x: Tensor, weight: p.Weight, eps: float, head_dim: int | None = None) -> Tensor:
+    """See `RMSNorm`: over all columns, or over each head of `head_dim` numbers."""
+    run = x.cols if head_dim is None else head_dim
+    fits(x.cols % run == 0, f"{x.cols} columns are not heads of {run}")
+    fits(weight.shape == (run,), f"{weight.name} is {list(weight.shape)}, to norm {run} numbers")
     out = x.trace.buffer(x.rows, x.cols)
     x.trace.ops.append(p.RMSNorm(out.id, x.id, x.trace.weight(weight.name, weight.shape, weight.type), eps))
     return out
@@ -93,6 +94,8 @@ def linear(x: Tensor, weight: p.Weight, bias: p.Weight | None = None) -> Tensor:
     """x [rows, I] @ weight [O, I].T + bias [O]"""
     rows, cols = weight.shape
     fits(x.cols == cols, f"{weight.name} takes {cols} columns, got {x.cols}")
+    if bias:
+        fits(bias.shape == (rows,), f"{bias.name} is {list(bias.shape)}, for {rows} rows")
     out = x.trace.buffer(x.rows, rows)
     b = x.trace.weight(bias.name, bias.shape, bias.type) if bias else None
     w = x.trace.weight(weight.name, weight.shape, weight.type)
@@ -130,8 +133,10 @@ def attention(
     softcap: float = 0.0,
 ) -> Tensor:
     """Causal attention through the paged cache; each call is one more layer of the cache. See `Attention`."""
+    fits(q.cols % head_dim == 0, f"{q.cols} columns of queries are not heads of {head_dim}")
+    fits(k.cols % head_dim == 0, f"{k.cols} columns of keys are not heads of {head_dim}")
+    fits(k.cols == v.cols, f"keys have {k.cols} columns, values {v.cols}")
     trace, heads, kv_heads = q.trace, q.cols // head_dim, k.cols // head_dim
-    fits(k.cols == v.cols, "keys and values of different sizes")
     fits(heads % kv_heads == 0, f"{heads} heads can't share {kv_heads} key heads evenly")
     trace.kv_layers.append(p.KVLayer(kv_heads, head_dim))
     out = trace.buffer(q.rows, q.cols)

@@ -30,6 +30,7 @@ from corral.program.trace import Tensor, linear
 
 pytestmark = pytest.mark.native
 
+SMALLEST = 2.0**-149
 TOKENS = 200  # two blocks of 96 tokens and a rest
 FEWER = [*range(1, 14), 96, 97]
 
@@ -53,6 +54,8 @@ def inputs(columns: int) -> Array:
     x[7] *= 1e-18
     x[8, : columns // 2] = 0
     x[9] = -1e9 * np.abs(x[9])
+    x[10] *= 1e-37  # 1 over their scale is no float32
+    x[11, : columns // 2] *= 1e-42
     return x
 
 
@@ -71,7 +74,7 @@ def rounding(x: Array, kind: GGMLType, w: Array) -> Array:
     or 32) at a time, where scale and minimum, a few times the largest weight, are each rounded a few times.
     """
     if kind in FLOATS:
-        return (w.shape[1] + 1) * EPS * (np.abs(x) @ np.abs(w).T)
+        return (w.shape[1] + 1) * (EPS * (np.abs(x) @ np.abs(w).T) + SMALLEST)
     x = np.abs(round_activations(x)).astype(np.float64)
     subs = np.abs(w).reshape(len(w), -1, 16)
     if w.shape[1] % 32 == 0:

@@ -65,13 +65,15 @@ def test_rms_norm_of_each_head(tmp_path: Path, head_dim: int, heads: int) -> Non
     model = Model(
         tmp_path,
         {"x": x, "w": weight},
-        lambda m: rms_norm(m.input(), m.weight("w"), 1e-6),
+        lambda m: rms_norm(m.input(), m.weight("w"), 1e-6, head_dim),
     )
     found, wanted = found_everywhere(model), logits_of(model.reference(), range(TOKENS))
     assert_within(found, wanted, (head_dim / 32 + 8) * EPS * np.abs(wanted))
     if heads > 1:  # a head knows nothing of the others
         x[:, head_dim:] = 7
-        model = Model(tmp_path, {"x": x, "w": weight}, lambda m: rms_norm(m.input(), m.weight("w"), 1e-6))
+        model = Model(
+            tmp_path, {"x": x, "w": weight}, lambda m: rms_norm(m.input(), m.weight("w"), 1e-6, head_dim)
+        )
         assert_same_bits(found_everywhere(model)[:, :head_dim], found[:, :head_dim])
 
 

@@ -137,7 +137,9 @@ def _read(flag: Flag, on: bool, words: Sequence[str]) -> Any:
 def _unknown(written: str, index: Mapping[str, object]) -> str:
     name = _canonical(written.partition("=")[0])
     message = f"error: invalid argument: {written}"
-    near = _nearest(name, index) if name.startswith("-") else None
+    if not name.startswith("-"):
+        return f"{message}\n(it follows no flag; the model is --model FILE)"
+    near = _nearest(name, index)
     return f"{message}\n(the nearest flag is {near})" if near else message
 
 

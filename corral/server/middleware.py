@@ -63,14 +63,17 @@ class Conventions:
             if status:  # too late for an answer: the server closes the connection
                 raise
             known = as_corral_error(error)
-            reason = f": {known}"
+            reason = str(known)
             await error_response(known)(scope, receive, send_with_headers)
         finally:
             level = logging.DEBUG if scope["path"] in self.quiet else logging.INFO
             if log.isEnabledFor(level):
-                path = scope["raw_path"].decode("latin-1")
+                path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
                 milliseconds = 1000 * (time.perf_counter() - began)
-                text = f"{scope['method']} {path} {status}, {milliseconds:.0f} ms{reason}"
+                reason = reason or scope.get("outcome", "")
+                text = f"{scope['method']} {path} {status}, {milliseconds:.0f} ms" + (
+                    reason and f": {reason}"
+                )
                 # a client's words must not begin a line of their own, or colour the terminal
                 log.log(level, "%s", "".join(c if c.isprintable() else " " for c in text))
 

@@ -33,7 +33,7 @@ class EventStream:
 
     `first` and what `generations` still gives go through `events(index, output)`, which returns the bytes for
     it; `last()` gives the end of the stream. A failure in between becomes an error event. The generations are
-    closed in every case.
+    closed in every case. `scope["outcome"]` says what went wrong, for the log.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class EventStream:
     ) -> None:
         self._generations, self._first, self._events = generations, first, events
         self._last, self._ping_seconds = last, ping_seconds
+        self._outcome = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def write(body: bytes, more: bool = True) -> None:
@@ -58,8 +59,9 @@ class EventStream:
                 await write(body)
             await write(b"", more=False)
         except ClientGone:
-            pass
+            self._outcome = "the client left"
         finally:
+            scope["outcome"] = self._outcome
             await self._generations.close()
 
     async def _body(self) -> AsyncIterator[bytes]:
@@ -74,4 +76,6 @@ class EventStream:
         except ClientGone:
             raise
         except Exception as error:
-            yield frame(envelope(as_corral_error(error)))
+            known = as_corral_error(error)
+            self._outcome = str(known)
+            yield frame(envelope(known))

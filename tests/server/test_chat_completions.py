@@ -362,12 +362,16 @@ async def test_an_error_before_the_first_token_is_an_ordinary_response(connected
             assert response.headers["content-type"].startswith("application/json")
 
 
-async def test_an_error_in_mid_stream_is_the_last_event(connected: Any) -> None:
+async def test_an_error_in_mid_stream_is_the_last_event(
+    connected: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "corral.http")
     async with connected(fake_state(FakeEngine(["Hel", FAILURE]))) as client:
         response = await client.post(URL, json={"messages": HI, "stream": True})
         assert response.status_code == 200
         assert response.text.endswith("data: " + json.dumps(FAILED, separators=(",", ":")) + "\n\n")
         assert "[DONE]" not in response.text
+        assert caplog.messages[-1].endswith(f"ms: {FAILED['error']['message']}")
         assert (await client.post(URL, json={"messages": HI})).status_code == 500
 
 

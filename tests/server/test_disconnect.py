@@ -60,7 +60,10 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("hold", [0, 1])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_leaving_cancels_the_generation(stream: bool, hold: int, n: int) -> None:
+async def test_leaving_cancels_the_generation(
+    stream: bool, hold: int, n: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "corral.http")
     engine = FakeEngine(hold=hold)
     connection = Connection(engine, {"messages": MESSAGES, "stream": stream, "n": n})
     if stream and hold:
@@ -76,6 +79,8 @@ async def test_leaving_cancels_the_generation(stream: bool, hold: int, n: int) -
     assert sorted(engine.cancelled) == sorted(s.id for s in engine.submits)
     assert len(engine.cancelled) == n
     assert "[DONE]" not in connection.text
+    (line,) = caplog.messages
+    assert "ms: the client left" in line if stream and hold else " 499, " in line
 
 
 async def test_leaving_after_the_end_cancels_nothing() -> None:

@@ -19,6 +19,10 @@ usage: corral <command> [...]
   info       what is in a GGUF file, and what it would need
   tokenize   text to token ids
 
+for example
+  corral serve --model model.gguf --ctx-size 4096
+  corral info model.gguf
+
 corral <command> --help says more. corral --version prints the version.
 """
 

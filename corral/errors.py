@@ -74,10 +74,11 @@ class ContextSizeError(RequestError):
 
     type = "exceed_context_size_error"
 
-    def __init__(self, n_prompt_tokens: int, n_ctx: int) -> None:
+    def __init__(self, n_prompt_tokens: int, n_ctx: int, *, at_least: bool = False) -> None:
+        """`at_least`: the prompt has so many tokens or more; nobody has counted them."""
         self.n_prompt_tokens, self.n_ctx = n_prompt_tokens, n_ctx
         super().__init__(
-            f"request ({n_prompt_tokens} tokens) exceeds the available context size ({n_ctx} tokens), "
+            f"request ({'at least ' * at_least}{n_prompt_tokens} tokens) exceeds the available context size ({n_ctx} tokens), "
             "try increasing --ctx-size"
         )
 

@@ -102,7 +102,7 @@ class RopeConfig:
         return interpolated * (1.0 - mix) + extrapolated * mix, magnitude
 
     def _ramp(self, half: NDArray[np.int_]) -> NDArray[np.float64]:
-        """1 where a pair turns often enough in the original context to be left alone, 0 where interpolated."""
+        """1 where a pair turns often enough in the original context to be left alone, 0 if interpolated."""
 
         def pair_that_turns(times: float) -> float:
             turns = self.original_context / (times * 2 * math.pi)

@@ -137,8 +137,16 @@ def _client(http: Request) -> str:
     return http.client.host if http.client else ""
 
 
-async def encode_text(model: LoadedModel, text: str) -> list[int]:
+def check_length(model: LoadedModel, text: str, n_ctx: int) -> None:
+    """Refuses a text that can't fit, before the time and memory that its tokens take. Raises RequestError."""
+    least = len(text) // model.tokenizer.longest
+    if least >= n_ctx:
+        raise ContextSizeError(least, n_ctx, at_least=True)
+
+
+async def encode_text(model: LoadedModel, text: str, n_ctx: int) -> list[int]:
     """Token ids of a prompt; the event loop goes on meanwhile when the text is long. Raises RequestError."""
+    check_length(model, text, n_ctx)
     if len(text) > 4000:
         ids = await asyncio.to_thread(model.tokenizer.encode, text, add_special=True, parse_special=True)
     else:

@@ -34,6 +34,11 @@ class Tokenizer(Protocol):
     @property
     def bos_id(self) -> int | None: ...
 
+    @property
+    def longest(self) -> int:
+        """Most characters that one token can stand for."""
+        ...
+
     def encode(self, text: str, *, add_special: bool = ..., parse_special: bool = ...) -> list[int]: ...
 
 

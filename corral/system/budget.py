@@ -19,7 +19,7 @@ CTX_STEP = 256
 PROCESS_BYTES = 100 * MIB
 """Two Python processes with their libraries, buffers of connections. Measured: 48 + 37 MiB before a model."""
 TOKEN_BYTES = 640
-"""A token of the vocabulary, in both processes. Measured, for 49 k to 262 k tokens: 560 (SPM) to 830 (BPE)."""
+"""A token of the vocabulary, in both processes. Measured, 49 k to 262 k tokens: 560 (SPM) to 830 (BPE)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,11 @@ class Tokenizer(ABC):
         return self.vocabulary.add_eos
 
     @property
+    def longest(self) -> int:
+        """Most characters that one token can stand for (white space around control tokens aside)."""
+        return self.vocabulary.longest
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is odd about the vocabulary, a sentence each; already logged."""
         return self.vocabulary.warnings

@@ -108,6 +108,11 @@ class Vocabulary:
         """`piece` of every token, index = id. Shared: not to be changed."""
         return self._pieces if special else self._text_pieces
 
+    @cached_property
+    def longest(self) -> int:
+        """Bytes of the longest token as spelled in the file: no fewer than the text that it stands for."""
+        return max(map(len, self.texts))
+
     def of_type(self, *types: TokenType) -> list[int]:
         """The ids of these types, ascending."""
         return np.flatnonzero(np.isin(np.frombuffer(self._types, np.uint8), types)).tolist()

@@ -82,6 +82,7 @@ class FakeTokenizer:
     """A token a character, and 1 to begin with."""
 
     bos_id: int | None = 1
+    longest = 4
 
     def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         return [1] * add_special + [ord(c) % 1000 for c in text]

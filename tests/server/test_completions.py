@@ -13,6 +13,30 @@ from fake_engine import FakeEngine, FakeTokenizer, fake_state
 URL = "/v1/completions"
 
 
+@pytest.mark.parametrize("prompt", ["x" * 1024, ["ok", "x" * 1024], [5, "x" * 1024]])
+async def test_a_text_that_cant_fit_is_not_tokenized(
+    connected: Any, monkeypatch: pytest.MonkeyPatch, prompt: Any
+) -> None:
+    """No token stands for more than 4 characters, and 256 tokens are too many."""
+    encode = FakeTokenizer.encode
+
+    def short_only(self: FakeTokenizer, text: str, **options: bool) -> list[int]:
+        assert len(text) < 1024
+        return encode(self, text, **options)
+
+    monkeypatch.setattr(FakeTokenizer, "encode", short_only)
+    async with connected(fake_state()) as client:
+        response = await client.post(URL, json={"prompt": prompt})
+        chat = await client.post(
+            "/v1/chat/completions", json={"messages": [{"role": "user", "content": "x" * 1024}]}
+        )
+    for answer in (response, chat):
+        error = answer.json()["error"]
+        assert (error["code"], error["type"]) == (400, "exceed_context_size_error")
+        assert error["message"].startswith("request (at least 2")
+        assert 256 <= error["n_prompt_tokens"] < 270
+
+
 async def test_the_response(client: httpx.AsyncClient) -> None:
     body = (await client.post(URL, json={"prompt": "abc", "max_tokens": 5})).json()
     assert re.fullmatch(r"chatcmpl-[A-Za-z0-9]{32}", body["id"])

@@ -42,6 +42,15 @@ def test_recorded_ids(tokenizers: dict[str, Tokenizer], vocab_dir: Path, name: s
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_token_stands_for_more_than_the_longest(tokenizers: dict[str, Tokenizer], name: str) -> None:
+    tokenizer = tokenizers[name]
+    texts = [table.decode(errors="ignore") for table in tokenizer.token_bytes_table(special=True)]
+    assert max(map(len, texts)) <= tokenizer.longest < 1000
+    for text in (" " * 5000, "=" * 5000, "a" * 5000, "\n" * 5000, "-" * 5000, "的" * 5000):
+        assert len(text) // tokenizer.longest <= len(tokenizer.encode(text))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_text_is_lost(tokenizers: dict[str, Tokenizer], name: str) -> None:
     tokenizer, source = tokenizers[name], random.Random(1)
     for _ in range(300):

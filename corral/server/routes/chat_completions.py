@@ -28,7 +28,7 @@ async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
     try:
         request = CHAT.read(await generate.read_body(http, state.max_body, state.config.timeout))
         model, ready = state.loaded()
-        prompt = await asyncio.to_thread(_prompt, model, request, state.config)
+        prompt = await asyncio.to_thread(_prompt, model, request, state.config, ready.n_ctx)
         sampling = generate.sampling_params(
             request, state.config.sampling, model.tokenizer, model.info.n_vocab
         )
@@ -58,7 +58,7 @@ async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
     )
 
 
-def _prompt(model: LoadedModel, request: ChatRequest, config: ServerConfig) -> list[int]:
+def _prompt(model: LoadedModel, request: ChatRequest, config: ServerConfig, n_ctx: int) -> list[int]:
     """Token ids of the conversation. Blocking: a template is the model's code and runs in a thread."""
     kwargs = {**config.chat_template_kwargs, **(request.chat_template_kwargs or {})}
     if request.enable_thinking is not None:
@@ -74,6 +74,7 @@ def _prompt(model: LoadedModel, request: ChatRequest, config: ServerConfig) -> l
         continue_final_message=False if go_on is None and not config.prefill_assistant else go_on,
         kwargs=kwargs,
     )
+    generate.check_length(model, text, n_ctx)
     return model.tokenizer.encode(text, add_special=True, parse_special=True) or generate.empty_prompt(model)
 
 

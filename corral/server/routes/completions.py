@@ -26,7 +26,7 @@ async def completions(state: ServerState, http: Request) -> ASGIApp:
     try:
         request = COMPLETION.read(await generate.read_body(http, state.max_body, state.config.timeout))
         model, ready = state.loaded()
-        prompts = await _prompts(model, request.prompt)
+        prompts = await _prompts(model, request.prompt, ready.n_ctx)
         sampling = generate.sampling_params(
             request, state.config.sampling, model.tokenizer, model.info.n_vocab
         )
@@ -65,18 +65,18 @@ def _n_probs(request: CompletionRequest, n_probs: int) -> int:
     return max(n_probs, int(request.logprobs), 1)
 
 
-async def _prompts(model: LoadedModel, value: Any) -> list[list[int]]:
+async def _prompts(model: LoadedModel, value: Any, n_ctx: int) -> list[list[int]]:
     """Token ids of each prompt: a text, an array of ids (and texts to encode), or an array of such."""
     if isinstance(value, list) and value and all(isinstance(v, (str, list)) for v in value):
         if len(value) > MAX_PROMPTS:
             raise RequestError(f"Field 'prompt': expected at most {MAX_PROMPTS} prompts, got {len(value)}")
-        return [await _sequence(model, v, f"prompt[{i}]") for i, v in enumerate(value)]
-    return [await _sequence(model, value, "prompt")]
+        return [await _sequence(model, v, f"prompt[{i}]", n_ctx) for i, v in enumerate(value)]
+    return [await _sequence(model, value, "prompt", n_ctx)]
 
 
-async def _sequence(model: LoadedModel, value: Any, where: str) -> list[int]:
+async def _sequence(model: LoadedModel, value: Any, where: str, n_ctx: int) -> list[int]:
     if isinstance(value, str):
-        return await generate.encode_text(model, value)
+        return await generate.encode_text(model, value, n_ctx)
     if not isinstance(value, list):
         raise RequestError(
             f"Field '{where}': expected a string or an array of token ids, got {_shown(value)}"
@@ -84,6 +84,7 @@ async def _sequence(model: LoadedModel, value: Any, where: str) -> list[int]:
     ids: list[int] = []
     for i, v in enumerate(value):
         if isinstance(v, str):
+            generate.check_length(model, v, n_ctx)
             ids += model.tokenizer.encode(v, add_special=i == 0, parse_special=True)
         elif isinstance(v, int) and not isinstance(v, bool) and 0 <= v < model.info.n_vocab:
             ids.append(v)

@@ -78,8 +78,8 @@ class ContextSizeError(RequestError):
         """`at_least`: the prompt has so many tokens or more; nobody has counted them."""
         self.n_prompt_tokens, self.n_ctx = n_prompt_tokens, n_ctx
         super().__init__(
-            f"request ({'at least ' * at_least}{n_prompt_tokens} tokens) exceeds the available context size ({n_ctx} tokens), "
-            "try increasing --ctx-size"
+            f"request ({'at least ' * at_least}{n_prompt_tokens} tokens) exceeds the available context size "
+            f"({n_ctx} tokens), try increasing --ctx-size"
         )
 
     def extra(self) -> dict[str, Any]:

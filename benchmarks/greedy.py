@@ -5,13 +5,18 @@
 Both get the same token ids and keep a float16 KV cache. Where two continuations part, the float64 reference
 is asked how far apart the two candidates really are. If that is less than a few times the error that the
 implementations have in their logits at this place, it is a near-tie: rounding decided, not a mistake.
+
+Two yardsticks: `--pair itself` is llama.cpp with and without flash attention; `--pair float32` is corral and
+llama.cpp on the same weights dequantized, so that neither rounds activations to int8.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +31,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout, installed or not
 
 from divergence import logit_error
-from runners import Corral, LlamaCpp, Runner, find_llama_cpp, machine
+from runners import Corral, LlamaCpp, Runner, find_llama_cpp, machine, write_float32
 
 from corral.chat.prompt import ChatPrompter
 from corral.chat.template import choose_template
@@ -43,13 +48,12 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Split:
-    """Where two continuations part. Each gap is logit(corral's token) - logit(llama.cpp's token)."""
+    """Where two continuations part. Each gap is logit(the first's token) - logit(the second's token)."""
 
     prompt: int
     position: int  # tokens that were equal
-    tokens: tuple[str, str]  # corral's, llama.cpp's
-    gap_corral: float
-    gap_llama_cpp: float
+    tokens: tuple[str, str]
+    gaps: tuple[float, float]  # in the logits of the first, of the second
     gap_reference: float
     error: float  # root mean square over both implementations and the vocabulary
 
@@ -78,60 +82,70 @@ def continuation(runner: Runner, prompt: list[int], eog: frozenset[int]) -> Iter
 
 
 def compare(
-    corral: Runner, peer: Runner, ids: list[int], eog: frozenset[int], count: int
+    first: Runner, second: Runner, ids: list[int], eog: frozenset[int], count: int
 ) -> tuple[list[int], tuple[Logits, Logits] | None]:
     """The tokens both chose, at most `count`; and the logits of both where they part, if they do."""
     same: list[int] = []
-    both = zip(continuation(corral, ids, eog), continuation(peer, ids, eog), range(count), strict=False)
-    for (mine, my_logits), (theirs, their_logits), _ in both:
-        if mine != theirs:
-            return same, (my_logits, their_logits)
-        same.append(mine)
+    both = zip(continuation(first, ids, eog), continuation(second, ids, eog), range(count), strict=False)
+    for (a, a_logits), (b, b_logits), _ in both:
+        if a != b:
+            return same, (a_logits, b_logits)
+        same.append(a)
     return same, None
 
 
 def explain(
-    prompt: int, position: int, mine: Logits, theirs: Logits, truth: Logits, tokenizer: Tokenizer
+    prompt: int, position: int, parted: tuple[Logits, Logits], truth: Logits, tokenizer: Tokenizer
 ) -> Split:
-    a, b = int(mine.argmax()), int(theirs.argmax())
-    gaps = [float(logits[a]) - float(logits[b]) for logits in (mine, theirs, truth)]
-    errors = [logit_error(logits, truth) for logits in (mine, theirs)]
+    a, b = (int(logits.argmax()) for logits in parted)
+    gaps = [float(logits[a]) - float(logits[b]) for logits in (*parted, truth)]
+    errors = [logit_error(logits, truth) for logits in parted]
     shown = [tokenizer.piece(token, special=True).decode("utf-8", "replace") for token in (a, b)]
     return Split(
         prompt=prompt,
         position=position,
         tokens=(shown[0], shown[1]),
-        gap_corral=gaps[0],
-        gap_llama_cpp=gaps[1],
+        gaps=(gaps[0], gaps[1]),
         gap_reference=gaps[2],
         error=float(np.sqrt(np.mean(np.square(errors)))),
     )
 
 
-def show(splits: list[Split], prompts: int, console: Console) -> None:
+@contextlib.contextmanager
+def open_pair(
+    file: GGUFFile, python: str, args: argparse.Namespace
+) -> Iterator[dict[str, Corral | LlamaCpp]]:
+    """Name -> the two that are compared."""
+    with contextlib.ExitStack() as stack:
+        path = file.path
+        if args.pair == "float32":
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "f32.gguf"
+            write_float32(file, path)
+            file = stack.enter_context(GGUFFile.open(path))
+        peer = stack.enter_context(LlamaCpp(python, path, CONTEXT, args.threads))
+        if args.pair == "itself":
+            plain = stack.enter_context(LlamaCpp(python, path, CONTEXT, args.threads, flash=False))
+            yield {"without flash attention": plain, "llama.cpp": peer}
+        else:
+            yield {"corral": Corral.native(file, CONTEXT, args.threads, args.isa), "llama.cpp": peer}
+
+
+def show(names: list[str], splits: list[Split], prompts: int, console: Console) -> None:
     console.print(f"{prompts - len(splits)} of {prompts} continuations are equal")
-    columns = (
-        "prompt",
-        "after",
-        "corral",
-        "llama.cpp",
-        "gap: corral",
-        "llama.cpp",
-        "reference",
-        "error",
-        "near-tie",
-    )
-    table = Table(*columns)
+    gap_columns = [f"gap in {name}" for name in (*names, "reference")]
+    table = Table("prompt", "after", *names, *gap_columns, "error", "near-tie")
     for s in splits:
-        gaps = [f"{gap:+.3f}" for gap in (s.gap_corral, s.gap_llama_cpp, s.gap_reference)]
-        names = [repr(token) for token in s.tokens]
+        gaps = [f"{gap:+.3f}" for gap in (*s.gaps, s.gap_reference)]
+        shown = [repr(token) for token in s.tokens]
         near = "yes" if s.near_tie else "NO"
-        table.add_row(str(s.prompt), str(s.position), *names, *gaps, f"{s.error:.3f}", near)
+        table.add_row(str(s.prompt), str(s.position), *shown, *gaps, f"{s.error:.3f}", near)
     console.print(table)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Greedy continuations, corral beside llama.cpp.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("model", type=Path, help="a GGUF file")
     add("--prompts", type=Path, default=PROMPTS, help="default: prompts.json beside this script")
@@ -140,6 +154,9 @@ def main() -> None:
     add("--isa", default="auto", help="corral's instruction set (default: the best)")
     add("--chat-template", metavar="NAME", help="for a model that has none (default: chatml)")
     add("--peer-python", metavar="PATH", help="interpreter with llama_cpp (default: this one, if it has it)")
+    add(
+        "--pair", choices=["corral", "itself", "float32"], default="corral", help="what to compare; see above"
+    )
     add("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     python = find_llama_cpp(args.peer_python)
@@ -147,24 +164,25 @@ def main() -> None:
         raise SystemExit("no llama.cpp to compare with: name an interpreter that has it with --peer-python")
     prompts = json.loads(args.prompts.read_text())
     splits: list[Split] = []
-    with GGUFFile.open(args.model) as file, LlamaCpp(python, args.model, CONTEXT, args.threads) as peer:
+    with GGUFFile.open(args.model) as file, open_pair(file, python, args) as pair:
         tokenizer = load_tokenizer(file)
-        source = choose_template(file.metadata, args.chat_template)
-        prompter = ChatPrompter.of(source, add_bos=tokenizer.add_bos)
-        corral = Corral.native(file, CONTEXT, args.threads, args.isa)
+        prompter = ChatPrompter.of(
+            choose_template(file.metadata, args.chat_template), add_bos=tokenizer.add_bos
+        )
         reference = Corral.reference(file, CONTEXT)
+        first, second = pair.values()
         for number, prompt in enumerate(track(prompts, "prompts", console=Console(stderr=True)), 1):
             ids = prompt_ids(tokenizer, prompter, prompt)
-            same, parted = compare(corral, peer, ids, tokenizer.eog_ids, args.tokens)
+            same, parted = compare(first, second, ids, tokenizer.eog_ids, args.tokens)
             if parted:
                 truth = reference.logits(ids + same)[0]
-                splits.append(explain(number, len(same), *parted, truth, tokenizer))
-        about = {"model": args.model.name, **machine(), "corral": corral.about, "llama.cpp": peer.about}
+                splits.append(explain(number, len(same), parted, truth, tokenizer))
+        about = {"model": args.model.name, **machine(), **{name: one.about for name, one in pair.items()}}
     if args.json:
         rows = [{**asdict(split), "near_tie": split.near_tie} for split in splits]
         print(json.dumps({**about, "prompts": len(prompts), "splits": rows}, indent=2))
     else:
-        show(splits, len(prompts), Console())
+        show(list(pair), splits, len(prompts), Console())
 
 
 if __name__ == "__main__":

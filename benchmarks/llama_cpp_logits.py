@@ -18,14 +18,14 @@ from typing import Any
 import llama_cpp as api
 import numpy as np
 
-GGML_F32, GGML_F16 = 0, 1
+GGML_F32 = 0
 
 
 class Context:
     """A model with one sequence."""
 
-    def __init__(self, path: str, *, ctx: int, threads: int, exact: bool) -> None:
-        """exact: float32 KV cache and plain attention; the defaults are float16 and its own choice."""
+    def __init__(self, path: str, *, ctx: int, threads: int, flash: bool, kv32: bool) -> None:
+        """flash: whether llama.cpp may choose flash attention; kv32: KV cache in float32, not float16."""
         self.model = api.llama_model_load_from_file(path.encode(), api.llama_model_default_params())
         if not self.model:
             raise SystemExit(f"llama.cpp can't load {path}")
@@ -33,9 +33,10 @@ class Context:
         params = api.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = ctx
         params.n_threads = params.n_threads_batch = threads
-        if exact:
-            params.type_k = params.type_v = GGML_F32
+        if not flash:
             params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if kv32:
+            params.type_k = params.type_v = GGML_F32
         self.context = api.llama_init_from_model(self.model, params)
         if not self.context:
             raise SystemExit(f"llama.cpp can't make a context of {ctx} tokens")
@@ -68,12 +69,13 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--ctx", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--no-flash", dest="flash", action="store_false")
+    parser.add_argument("--kv32", action="store_true")
     args = parser.parse_args()
     callback = api.llama_log_callback(silence)
     api.llama_log_set(callback, None)
     api.llama_backend_init()
-    context = Context(args.model, ctx=args.ctx, threads=args.threads, exact=args.exact)
+    context = Context(args.model, ctx=args.ctx, threads=args.threads, flash=args.flash, kv32=args.kv32)
     about = {"version": api.__version__, "system": api.llama_print_system_info().decode()}
     print(json.dumps(about), flush=True)
     for line in sys.stdin:

@@ -71,7 +71,9 @@ def open_runners(
             floats = stack.enter_context(GGUFFile.open(folder / "f32.gguf"))
             found["corral, float32 weights"] = Corral.native(floats, args.window, args.threads, args.isa)
             if python:
-                exact = LlamaCpp(python, folder / "f32.gguf", args.window, args.threads, exact=True)
+                exact = LlamaCpp(
+                    python, folder / "f32.gguf", args.window, args.threads, flash=False, kv32=True
+                )
                 found["llama.cpp, all float32"] = stack.enter_context(exact)
         yield found
 

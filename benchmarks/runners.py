@@ -73,14 +73,16 @@ class Corral:
 class LlamaCpp:
     """llama.cpp in a process of its own; see llama_cpp_logits.py. To be used in a `with` statement."""
 
-    def __init__(self, python: str, model: Path, ctx: int, threads: int, *, exact: bool = False) -> None:
+    def __init__(
+        self, python: str, model: Path, ctx: int, threads: int, *, flash: bool = True, kv32: bool = False
+    ) -> None:
+        """flash: whether llama.cpp may choose flash attention; kv32: KV cache in float32, not float16."""
         script = Path(__file__).with_name("llama_cpp_logits.py")
         command = [python, str(script), str(model), f"--ctx={ctx}", f"--threads={threads}"]
+        command += ["--no-flash"] * (not flash) + ["--kv32"] * kv32
         self._folder = tempfile.TemporaryDirectory()
         self._file = Path(self._folder.name) / "logits.npy"
-        self._process = subprocess.Popen(
-            command + ["--exact"] * exact, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.about: dict[str, Any] = self._answer()
         """Its version, and the instruction sets it was built for."""
 

@@ -33,14 +33,16 @@ def half(data: Bytes) -> Float:
     return np.ascontiguousarray(data).view(np.float16).astype(np.float32)
 
 
-def half_bytes(x: Float) -> Bytes:
+def half_bytes(x: NDArray[np.floating]) -> Bytes:
     """float32 [blocks, 1] -> the bytes of float16 [blocks, 2]."""
-    return np.clip(x, -65504, 65504).astype(np.float16).view(np.uint8)
+    halves: NDArray[np.float16] = np.clip(x, -65504, 65504).astype(np.float16)
+    return halves.view(np.uint8)
 
 
-def round_to(x: Float, scale: Float, low: int, high: int) -> Float:
+def round_to(x: NDArray[np.floating], scale: Float, low: int, high: int) -> Float:
     """x / scale to the nearest whole number in [low, high]; 0 where the scale is 0."""
-    return np.clip(np.rint(np.divide(x, scale, out=np.zeros_like(x), where=scale != 0)), low, high)
+    whole: Float = np.rint(np.divide(x, scale, out=np.zeros_like(x), where=scale != 0))
+    return whole.clip(low, high)
 
 
 def extreme(x: Float) -> Float:

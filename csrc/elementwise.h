@@ -112,6 +112,7 @@ static void quantize_row(const float* x, int n, ActBlock* out, size_t stride) {
         const int32_t first = sum_i8(block.q + at), second = sum_i8(block.q + at + 16);
         block.d[j] = d;
         block.ds[j] = d * static_cast<float>(first + second);
+        block.ds_first[j] = d * static_cast<float>(first);
         block.minus_sum32[j] = -(first + second);
         block.minus_sum16[2 * j] = -first;
         block.minus_sum16[2 * j + 1] = -second;

@@ -13,12 +13,12 @@ constexpr int kActGroup = 32;     // activations that share a scale
 constexpr int kTokenBlock = 96;   // tokens that share one unpacking of weights: their outputs stay in L1 with it
 constexpr int kBlockTokens = 32;  // B
 
-// 256 activations of one token. `d` scales the int8 of each 32; `ds` = d * sum(q) meets the minimum of affine formats;
-// the negated integer sums meet the offset of symmetric ones.
+// 256 activations of one token. `d` scales the int8 of each 32; `ds` = d * sum(q) meets the minimum of affine formats,
+// `ds_first` is that of the first 16 only; the negated integer sums meet the offset of symmetric ones.
 struct alignas(64) ActBlock {
     int8_t q[kChunk];
     float d[8];
-    float ds[8];
+    float ds[8], ds_first[8];
     int32_t minus_sum32[8];
     int32_t minus_sum16[16];
 };

@@ -9,11 +9,19 @@ namespace corral::CORRAL_ISA {
 
 constexpr int kFloatColumns = 64;
 
+// What a tile has to know of a format: formats of one kind share their tiles.
+template <int Sub, int OffsetLog2, bool Minimum, bool Signed>
+struct TileKind {
+    static constexpr int kSub = Sub, kOffsetLog2 = OffsetLog2;
+    static constexpr bool kMinimum = Minimum, kSigned = Signed;
+};
+template <class Format>
+using KindOf = TileKind<Format::kSub, Format::kOffsetLog2, Format::kMinimum, Format::kWide && kSignedWide>;
+
 // acc[t][r] over one chunk: `subs` sub-blocks of the panel against the activations of T tokens; added to c [T][R * 16].
-template <class Format, int R, int T>
+template <class Kind, int R, int T>
 CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, float* c, bool first) {
-    constexpr int kSub = Format::kSub, kPerAct = kActGroup / kSub;
-    constexpr bool kSigned = Format::kWide && kSignedWide;
+    constexpr int kSub = Kind::kSub, kPerAct = kActGroup / kSub;
     F16 f[T][R];
 #pragma GCC unroll 16
     for (int t = 0; t < T; t++)
@@ -24,9 +32,9 @@ CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, floa
 #pragma GCC unroll 16
         for (int t = 0; t < T; t++) {
             I16 start = izero();
-            if constexpr (Format::kOffsetLog2 >= 0 && !kSigned) {
+            if constexpr (Kind::kOffsetLog2 >= 0 && !Kind::kSigned) {
                 const int32_t* sums = kSub == 32 ? x[t].minus_sum32 : x[t].minus_sum16;
-                start = iset_shifted<Format::kOffsetLog2 >= 0 ? Format::kOffsetLog2 : 0>(sums + j);
+                start = iset_shifted<Kind::kOffsetLog2 >= 0 ? Kind::kOffsetLog2 : 0>(sums + j);
             }
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++) a[t][r] = start;
@@ -41,7 +49,7 @@ CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, floa
 #pragma GCC unroll 4
                 for (int r = 0; r < R; r++) {
                     const int8_t* four = x[t].q + j * kSub + k * 4;
-                    a[t][r] = kSigned ? dot_signed(a[t][r], w[r], four) : dot(a[t][r], w[r], four);
+                    a[t][r] = Kind::kSigned ? dot_signed(a[t][r], w[r], four) : dot(a[t][r], w[r], four);
                 }
         }
 #pragma GCC unroll 16
@@ -49,8 +57,8 @@ CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, floa
             const F16 d = fset(x[t].d[j / kPerAct]);
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++) f[t][r] = fma(to_float(a[t][r]) * fload(panel.s[j][r]), d, f[t][r]);
-            if constexpr (Format::kMinimum) {
-                const F16 ds = fset(x[t].ds[j]);
+            if constexpr (Kind::kMinimum) {
+                const F16 ds = fset(j % kPerAct == kPerAct - 1 ? x[t].ds[j / kPerAct] : x[t].ds_first[j / kPerAct]);
 #pragma GCC unroll 4
                 for (int r = 0; r < R; r++) f[t][r] = fnma(fload(panel.m[j][r]), ds, f[t][r]);
             }
@@ -65,14 +73,14 @@ CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, floa
         }
 }
 
-template <class Format, int R, int T>
+template <class Kind, int R, int T>
 static void tiles_of(const Panel<R>& panel, int subs, const ActBlock* x, int tokens, float* c, bool first) {
     int t = 0;
     for (; t + T <= tokens; t += T) {
-        tile<Format, R, T>(panel, subs, x + t, c + t * R * 16, first);
+        tile<Kind, R, T>(panel, subs, x + t, c + t * R * 16, first);
     }
     if constexpr (T > 1)
-        if (t < tokens) tiles_of<Format, R, T - 1>(panel, subs, x + t, tokens - t, c + t * R * 16, first);
+        if (t < tokens) tiles_of<Kind, R, T - 1>(panel, subs, x + t, tokens - t, c + t * R * 16, first);
 }
 
 template <int R>
@@ -112,7 +120,7 @@ static void linear_panel(const LinearArgs& args, int group) {
             const int k = w.cols - k0 < kChunk ? w.cols - k0 : kChunk;
             for (int r = 0; r < R; r++) Format::unpack(p + static_cast<size_t>(r) * w.group_bytes, k, scratch.panel, r);
             const ActBlock* x = args.acts + static_cast<size_t>(chunk) * args.act_stride + t0;
-            tiles_of<Format, R, kTileTokens>(scratch.panel, k / Format::kSub, x, tokens, scratch.c, chunk == 0);
+            tiles_of<KindOf<Format>, R, kTileTokens>(scratch.panel, k / Format::kSub, x, tokens, scratch.c, chunk == 0);
             p += Format::chunk_bytes(k);
         }
         write_out<R>(args, group, t0, tokens, scratch.c);

@@ -11,11 +11,14 @@
 namespace corral::CORRAL_ISA {
 
 // What unpack writes and the tiles read: bytes and, per sub-block and row, scale and minimum.
+//
+// Minima of sub-blocks of 16 come in pairs, as differences: m[2i] = first - second, m[2i + 1] = second. The activations have
+// the sums of 32 and of the first 16 of them: first * a + second * b = (first - second) * a + second * (a + b).
 template <int R>
 struct Panel {
     alignas(64) uint8_t q[kChunk / 4][R][64];
     float s[16][R][16];
-    float m[8][R][16];
+    float m[16][R][16];
 };
 
 constexpr size_t round64(size_t n) { return (n + 63) / 64 * 64; }
@@ -39,22 +42,24 @@ CORRAL_INLINE void pack_nibbles(const uint8_t (*quads)[64], int count, uint8_t* 
             out[64 * z + i] = static_cast<uint8_t>((quads[2 * z][i] & 15) | (quads[2 * z + 1][i] & 15) << 4);
 }
 
-// Bit 4 of eight quads to the bits of a line.
-CORRAL_INLINE void pack_fifth_bits(const uint8_t (*quads)[64], int count, uint8_t* out) {
+// One bit of eight quads to the bits of a line.
+template <int Bit>
+CORRAL_INLINE void pack_bits(const uint8_t (*quads)[64], int count, uint8_t* out) {
     for (int y = 0; y < count / 8; y++)
         for (int i = 0; i < 64; i++) {
             uint8_t byte = 0;
-            for (int b = 0; b < 8; b++) byte |= static_cast<uint8_t>((quads[8 * y + b][i] >> 4 & 1) << b);
+            for (int b = 0; b < 8; b++) byte |= static_cast<uint8_t>((quads[8 * y + b][i] >> Bit & 1) << b);
             out[64 * y + i] = byte;
         }
 }
 
-// Bits 4 and 5 of four quads to the bit pairs of a line.
-CORRAL_INLINE void pack_high_pairs(const uint8_t (*quads)[64], int count, uint8_t* out) {
+// Two bits of four quads to the bit pairs of a line.
+template <int Bit>
+CORRAL_INLINE void pack_pairs(const uint8_t (*quads)[64], int count, uint8_t* out) {
     for (int y = 0; y < count / 4; y++)
         for (int i = 0; i < 64; i++) {
             uint8_t byte = 0;
-            for (int b = 0; b < 4; b++) byte |= static_cast<uint8_t>((quads[4 * y + b][i] >> 4 & 3) << (2 * b));
+            for (int b = 0; b < 4; b++) byte |= static_cast<uint8_t>((quads[4 * y + b][i] >> Bit & 3) << (2 * b));
             out[64 * y + i] = byte;
         }
 }
@@ -105,6 +110,52 @@ CORRAL_INLINE void unpack_nibbles_pairs(const uint8_t* p, const uint8_t* high, i
         ustore(panel.q[4 * y + 2][r], (b & low) | (h & pair));
         ustore(panel.q[4 * y + 3][r], (ushr(b, 4) & low) | (ushr(h, 2) & pair));
     }
+}
+
+template <int R>
+CORRAL_INLINE void unpack_pairs(const uint8_t* p, int count, Panel<R>& panel, int r) {
+    const U64 pair = uset(3);
+    for (int y = 0; y < count / 4; y++) {
+        prefetch(p + 64 * y);
+        const U64 four = uload(p + 64 * y);
+        for (int z = 0; z < 4; z++) ustore(panel.q[4 * y + z][r], ushr(four, 2 * z) & pair);
+    }
+}
+
+// Three bits: the lower two as pairs, the third in `high`; then through `map`, from U64 to U64.
+template <int R, class Map>
+CORRAL_INLINE void unpack_pairs_bit(const uint8_t* p, const uint8_t* high, int count, Panel<R>& panel, int r, Map map) {
+    const U64 pair = uset(3), bit = uset(4);
+    for (int y = 0; y < count / 8; y++) {
+        prefetch(high + 64 * y);
+        prefetch(p + 128 * y);
+        prefetch(p + 128 * y + 64);
+        const U64 h = uload(high + 64 * y), a = uload(p + 128 * y), b = uload(p + 128 * y + 64);
+        for (int z = 0; z < 8; z++) {
+            const U64 low = ushr(z < 4 ? a : b, 2 * (z % 4)) & pair;
+            const U64 third = (z < 2 ? ushl(h, 2 - z) : ushr(h, z - 2)) & bit;
+            ustore(panel.q[8 * y + z][r], map(low | third));
+        }
+    }
+}
+
+// Lines of bytes that are two nibbles: the low ones, and the high ones.
+CORRAL_INLINE void unpack_nibbles_apart(const uint8_t* p, int lines, uint8_t* low, uint8_t* high) {
+    const U64 nibble = uset(15);
+    for (int line = 0; line < lines; line++) {
+        prefetch(p + 64 * line);
+        const U64 both = uload(p + 64 * line);
+        ustore(low + 64 * line, both & nibble);
+        ustore(high + 64 * line, ushr(both, 4) & nibble);
+    }
+}
+
+// Of each of 16 sub-blocks 16 int8, and 16 float16 that scale them
+template <int R>
+CORRAL_INLINE void unpack_signed_scales(const uint8_t* p, Panel<R>& panel, int r) {
+    for (int line = 0; line < 5; line++) prefetch(p + 64 * line);
+    const F16 d = fload_half(reinterpret_cast<const uint16_t*>(p + 256));
+    for (int j = 0; j < 16; j++) fstore(panel.s[j][r], d * fload_i8(reinterpret_cast<const int8_t*>(p + 16 * j)));
 }
 
 // 16 float16 of each of `subs` sub-blocks, times `sign`

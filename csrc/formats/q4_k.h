@@ -17,6 +17,37 @@ CORRAL_INLINE void scale_and_minimum(const uint8_t* p, int j, uint8_t* scale, ui
     }
 }
 
+// Packed: eight lines of 16 scales, as many of minima; d; dmin. 320 bytes of 16 rows.
+CORRAL_INLINE void pack_scales_and_minima(const uint8_t* block, int r, uint8_t* out) {
+    uint8_t *minima = out + 128, *halves = minima + 128;
+    for (int j = 0; j < 8; j++) scale_and_minimum(block + 4, j, out + 16 * j + r, minima + 16 * j + r);
+    memcpy(halves + 2 * r, block, 2);
+    memcpy(halves + 32 + 2 * r, block + 2, 2);
+}
+
+template <int R>
+CORRAL_INLINE void unpack_scales_and_minima(const uint8_t* p, Panel<R>& panel, int r) {
+    const uint8_t *minima = p + 128, *halves = minima + 128;
+    for (int line = 0; line < 5; line++) prefetch(p + 64 * line);
+    const F16 d = fload_half(reinterpret_cast<const uint16_t*>(halves));
+    const F16 dmin = fload_half(reinterpret_cast<const uint16_t*>(halves + 32));
+    for (int j = 0; j < 8; j++) {
+        fstore(panel.s[j][r], d * fload_u8(p + 16 * j));
+        fstore(panel.m[j][r], dmin * fload_u8(minima + 16 * j));
+    }
+}
+
+// A block's 8 scales and minima over the 256 numbers q
+CORRAL_INLINE void dequantize_affine(const uint8_t* block, const uint8_t* q, float* out) {
+    const float d = half_to_float(read_u16(block)), dmin = half_to_float(read_u16(block + 2));
+    for (int j = 0; j < 8; j++) {
+        uint8_t scale, minimum;
+        scale_and_minimum(block + 4, j, &scale, &minimum);
+        const float s = d * scale, m = dmin * minimum;
+        for (int i = 32 * j; i < 32 * j + 32; i++) out[i] = s * static_cast<float>(q[i]) - m;
+    }
+}
+
 struct Q4_K {
     static constexpr int kType = 12, kBlockWeights = 256, kBlockBytes = 144, kSub = 32, kOffsetLog2 = -1;
     static constexpr bool kMinimum = true, kWide = false;
@@ -31,25 +62,17 @@ struct Q4_K {
     }
 
     static void dequantize(const uint8_t* block, float* out) {
-        uint8_t q[256], scale, minimum;
+        uint8_t q[256];
         bytes(block + 16, q);
-        float d = half_to_float(read_u16(block)), dmin = half_to_float(read_u16(block + 2));
-        for (int j = 0; j < 8; j++) {
-            scale_and_minimum(block + 4, j, &scale, &minimum);
-            float s = d * scale, m = dmin * minimum;
-            for (int i = 0; i < 32; i++) out[32 * j + i] = s * static_cast<float>(q[32 * j + i]) - m;
-        }
+        dequantize_affine(block, q, out);
     }
 
     static void pack(const uint8_t* const* rows, int k, uint8_t* out) {
         uint8_t q[16][kChunk] = {}, quads[kChunk / 4][64];
-        uint8_t *scales = out + 2048, *minima = scales + 128, *halves = minima + 128;
         for (int r = 0; r < 16; r++) {
             if (!rows[r]) continue;
             bytes(rows[r] + 16, q[r]);
-            for (int j = 0; j < 8; j++) scale_and_minimum(rows[r] + 4, j, scales + 16 * j + r, minima + 16 * j + r);
-            memcpy(halves + 2 * r, rows[r], 2);
-            memcpy(halves + 32 + 2 * r, rows[r] + 2, 2);
+            pack_scales_and_minima(rows[r], r, out + 2048);
         }
         interleave(q, k, quads);
         pack_nibbles(quads, k / 4, out);
@@ -58,14 +81,7 @@ struct Q4_K {
     template <int R>
     CORRAL_INLINE void unpack(const uint8_t* p, int k, Panel<R>& panel, int r) {
         unpack_nibbles(p, k / 4, panel, r);
-        const uint8_t *scales = p + 2048, *minima = scales + 128, *halves = minima + 128;
-        for (int line = 0; line < 5; line++) prefetch(scales + 64 * line);
-        const F16 d = fload_half(reinterpret_cast<const uint16_t*>(halves));
-        const F16 dmin = fload_half(reinterpret_cast<const uint16_t*>(halves + 32));
-        for (int j = 0; j < 8; j++) {
-            fstore(panel.s[j][r], d * fload_u8(scales + 16 * j));
-            fstore(panel.m[j][r], dmin * fload_u8(minima + 16 * j));
-        }
+        unpack_scales_and_minima(p + 2048, panel, r);
     }
 };
 

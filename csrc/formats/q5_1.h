@@ -30,7 +30,7 @@ struct Q5_1 {
             }
         interleave(q, k, quads);
         pack_nibbles(quads, k / 4, out);
-        pack_fifth_bits(quads, k / 4, out + k * 8);
+        pack_bits<4>(quads, k / 4, out + k * 8);
     }
 
     template <int R>

@@ -45,17 +45,13 @@ struct Q6_K {
         }
         interleave(q, k, quads);
         pack_nibbles(quads, k / 4, out);
-        pack_high_pairs(quads, k / 4, out + 2048);
+        pack_pairs<4>(quads, k / 4, out + 2048);
     }
 
     template <int R>
     CORRAL_INLINE void unpack(const uint8_t* p, int k, Panel<R>& panel, int r) {
         unpack_nibbles_pairs(p, p + 2048, k / 4, panel, r);
-        const uint8_t *scales = p + 3072, *halves = scales + 256;
-        for (int line = 0; line < 5; line++) prefetch(scales + 64 * line);
-        const F16 d = fload_half(reinterpret_cast<const uint16_t*>(halves));
-        for (int j = 0; j < 16; j++)
-            fstore(panel.s[j][r], d * fload_i8(reinterpret_cast<const int8_t*>(scales + 16 * j)));
+        unpack_signed_scales(p + 3072, panel, r);
     }
 };
 

@@ -18,6 +18,7 @@ usage: corral <command> [...]
   serve      serve a model over HTTP, with the flags of llama-server
   info       what is in a GGUF file, and what it would need
   tokenize   text to token ids
+  bench      how fast a model runs here
 
 for example
   corral serve --model model.gguf --ctx-size 4096
@@ -62,10 +63,11 @@ def _corral(words: list[str]) -> int:
         return 0
     if command == "serve":
         return serve(rest, program="corral serve")
-    if command in ("info", "tokenize"):
+    if command in ("info", "tokenize", "bench"):
         return _tool(command, rest)
     hint = f"; to serve: corral serve {command} ..." if command.startswith("-") else ""
-    print(f"error: unknown command {command!r}, expected serve, info or tokenize{hint}", file=sys.stderr)
+    expected = "serve, info, tokenize or bench"
+    print(f"error: unknown command {command!r}, expected {expected}{hint}", file=sys.stderr)
     return 1
 
 

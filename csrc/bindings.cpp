@@ -1,6 +1,7 @@
 // The Python module corral._native: build a Program, step it. All decisions are made in Python, before the first step.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -98,6 +99,15 @@ NB_MODULE(_native, m) {
         }
         return rows;
     }, "(ggml type, weights a block, bytes a block, quantized) of each format.");
+
+    m.def(
+        "measure_limits",
+        [](const std::string& isa, int threads, size_t bytes) {
+            nb::gil_scoped_release release;
+            const Limits limits = measure_limits(isa, threads, bytes);
+            return std::make_pair(limits.dots, limits.bytes);
+        },
+        "isa"_a, "threads"_a, "bytes"_a, "(int8 multiply-adds a second, bytes read a second) that the threads reach.");
 
     nb::class_<Program>(m, "Program")
         .def(nb::init<const std::string&, int>(), "isa"_a, "threads"_a)

@@ -22,6 +22,7 @@
 #include "formats/q5_k.h"
 #include "formats/q6_k.h"
 #include "formats/q8_0.h"
+#include "limits.h"
 #include "matmul.h"
 
 namespace corral::CORRAL_ISA {
@@ -52,7 +53,7 @@ extern const KernelTable kTable = {
     kScratch,     quantize_row, rms_norm_row,
     rope_row,     add_row,      scale_row,
     silu_mul_row, gelu_mul_row, softcap_row,
-    store_kv,     attend,
+    store_kv,     attend,     peak_dots,     read_stream,
 };
 
 }  // namespace corral::CORRAL_ISA

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <new>
@@ -50,10 +51,41 @@ Memory& Memory::operator=(Memory&& other) noexcept {
     return *this;
 }
 
-Program::Program(const std::string& isa, int threads) : kernels_(nullptr), team_(threads) {
+const KernelTable* find_isa(const std::string& name) {
     for (const KernelTable* table : available_isas())
-        if (isa == table->name || (isa == "auto" && !kernels_)) kernels_ = table;
-    if (!kernels_) throw std::invalid_argument("this CPU can't run the ISA variant '" + isa + "'");
+        if (name == "auto" || name == table->name) return table;
+    throw std::invalid_argument("this CPU can't run the ISA variant '" + name + "'");
+}
+
+Limits measure_limits(const std::string& isa, int threads, size_t bytes) {
+    const KernelTable* kernels = find_isa(isa);
+    constexpr int kTries = 5, kPieces = 64;
+    constexpr int64_t kRounds = 400'000;
+    Team team(threads);
+    const size_t piece = bytes / kPieces / 256 * 256;
+    Memory memory(piece * kPieces);
+    memset(memory.as<uint8_t>(), 1, memory.size());
+    auto seconds = [](auto&& run) {
+        const auto start = std::chrono::steady_clock::now();
+        run();
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    };
+    Limits best{0, 0};
+    for (int i = 0; i < kTries; i++) {
+        std::atomic<int64_t> dots{0};
+        const double compute =
+            seconds([&] { team.run({team.size() * 4}, [&](int, int, int) { dots += kernels->peak_dots(kRounds); }); });
+        const double read = seconds([&] {
+            team.run({kPieces},
+                     [&](int, int p, int) { kernels->read_stream(memory.as<uint8_t>() + index(p) * piece, piece); });
+        });
+        best.dots = std::max(best.dots, static_cast<double>(dots) / compute);
+        best.bytes = std::max(best.bytes, static_cast<double>(piece * kPieces) / read);
+    }
+    return best;
+}
+
+Program::Program(const std::string& isa, int threads) : kernels_(find_isa(isa)), team_(threads) {
     for (int i = 0; i < team_.size(); i++) scratch_.emplace_back(kernels_->scratch_bytes);
 }
 

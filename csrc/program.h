@@ -109,6 +109,8 @@ struct AttentionStage {
 };
 using Stage = std::variant<RowStage, LinearStage, AttentionStage>;
 
+const KernelTable* find_isa(const std::string& name);  // "auto" is the best; throws std::invalid_argument
+
 class Program {
    public:
     // isa: a name from available_isas(). Throws std::invalid_argument for others.
@@ -210,6 +212,13 @@ class Program {
     };
     std::vector<AttentionPlan> attention_plans_;
 };
+
+struct Limits {
+    double dots;   // int8 multiply-adds a second
+    double bytes;  // read from memory a second
+};
+// What `threads` threads with this ISA variant reach, best of some tries; reads `bytes` of memory that it allocates.
+Limits measure_limits(const std::string& isa, int threads, size_t bytes);
 
 const std::vector<const KernelTable*>& available_isas();  // what this CPU can run, best first
 

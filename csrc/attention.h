@@ -146,13 +146,11 @@ static void attend(const AttentionArgs& a, int first_token, int last_token, int 
 
     const int last_key = start + last_token;  // keys [0, last_key) may be seen
     const int oldest = a.window > 0 ? start + first_token - a.window + 1 : 0;
-    const size_t key_block = static_cast<size_t>(a.kv_heads) * a.head_dim * kBlockTokens;
-    const size_t value_block = static_cast<size_t>(a.kv_heads) * padded * kBlockTokens;
     for (int first_key = oldest > 0 ? oldest / kBlockTokens * kBlockTokens : 0; first_key < last_key;
          first_key += kBlockTokens) {
-        const size_t block = static_cast<size_t>(a.block_table[first_key / kBlockTokens]);
-        const uint16_t* keys = a.keys + block * key_block + static_cast<size_t>(kv_head) * a.head_dim * kBlockTokens;
-        const uint16_t* values = a.values + block * value_block + static_cast<size_t>(kv_head) * padded * kBlockTokens;
+        const size_t block = static_cast<size_t>(a.block_table[first_key / kBlockTokens]) * a.block_stride;
+        const uint16_t* keys = a.keys + block + static_cast<size_t>(kv_head) * a.head_dim * kBlockTokens;
+        const uint16_t* values = a.values + block + static_cast<size_t>(kv_head) * padded * kBlockTokens;
         for (int i = 0; i < a.head_dim * kBlockTokens; i += 16) fstore(s.keys + i, fload_half(keys + i));
         const int tokens = last_key - first_key < kBlockTokens ? last_key - first_key : kBlockTokens;
 

@@ -12,6 +12,9 @@
 #include "attention.h"
 #include "elementwise.h"
 #include "formats/floats.h"
+#include "formats/iq4_nl.h"
+#include "formats/iq4_xs.h"
+#include "formats/mxfp4.h"
 #include "formats/q2_k.h"
 #include "formats/q3_k.h"
 #include "formats/q4_0.h"
@@ -53,7 +56,8 @@ extern const KernelTable kTable = {
     kScratch,     quantize_row, rms_norm_row,
     rope_row,     add_row,      scale_row,
     silu_mul_row, gelu_mul_row, softcap_row,
-    store_kv,     attend,     peak_dots,     read_stream,
+    store_kv,     attend,       peak_dots,
+    read_stream,
 };
 
 }  // namespace corral::CORRAL_ISA

@@ -55,8 +55,9 @@ struct FormatKernels {
 struct AttentionArgs {
     const float* q;          // [T, H * Dh]
     float* out;              // [T, H * Dh]
-    const uint16_t* keys;    // [blocks][Hkv][Dh][B] float16
-    const uint16_t* values;  // [blocks][Hkv][B][padded Dh]
+    const uint16_t* keys;    // of block 0: [Hkv][Dh][B] float16
+    const uint16_t* values;  // of block 0: [Hkv][B][padded Dh]
+    size_t block_stride;     // float16 numbers from a block to the next
     const int32_t* block_table;
     int context;     // tokens of the sequence in the cache
     int first_row;   // row of q of the sequence's first new token

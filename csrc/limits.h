@@ -15,8 +15,7 @@ static int64_t peak_dots(int64_t rounds) {
     for (int64_t i = 0; i < rounds; i++) {
         const U64 w[2] = {uload(weights[i % 8][0]), uload(weights[i % 8][1])};
 #pragma GCC unroll 12
-        for (int chain = 0; chain < 12; chain++)
-            acc[chain] = dot(acc[chain], w[chain % 2], acts[(i + chain / 2) % 16]);
+        for (int chain = 0; chain < 12; chain++) acc[chain] = dot(acc[chain], w[chain % 2], acts[(i + chain / 2) % 16]);
     }
     F16 sum = fzero();
     for (const I16& a : acc) sum = sum + to_float(a);

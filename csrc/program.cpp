@@ -15,9 +15,9 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr int kRowsAtATime = 8;
-constexpr int kPackedAtATime = 4;    // groups of rows
+constexpr int kPackedAtATime = 4;                 // groups of rows
 constexpr size_t kTokensBytes = size_t{1} << 20;  // of activations that stay in L2 while weights stream past
-constexpr int kPiecesPerThread = 8;  // of a linear: enough to even out threads of different speed
+constexpr int kPiecesPerThread = 8;               // of a linear: enough to even out threads of different speed
 
 size_t index(int i) { return static_cast<size_t>(i); }
 int chunks(int cols) { return (cols + kChunk - 1) / kChunk; }
@@ -141,7 +141,9 @@ int Program::add_kv_layer(int kv_heads, int head_dim) {
         throw std::invalid_argument("heads of " + std::to_string(head_dim) + " numbers: at most " +
                                     std::to_string(kMostHeadDim) + " can be run");
     const size_t per_head = index(kv_heads) * kBlockTokens;
-    kv_layers_.push_back({kv_heads, head_dim, per_head * index(head_dim), per_head * index(padded_head_dim(head_dim))});
+    const size_t values = kv_block_ + per_head * index(head_dim);
+    kv_layers_.push_back({kv_heads, head_dim, kv_block_, values});
+    kv_block_ = values + per_head * index(padded_head_dim(head_dim));
     return static_cast<int>(kv_layers_.size()) - 1;
 }
 
@@ -185,17 +187,9 @@ void Program::finish(int logits, int tokens, int logit_rows) {
 }
 
 void Program::allocate_blocks(int blocks) {
-    size_t total = 0;
-    for (const KvLayer& layer : kv_layers_) total += layer.key_block + layer.value_block;
     kv_ = Memory();  // free the old pool before the new one is taken
     blocks_ = 0;     // and should there be no memory for it, no block is in the pool
-    kv_ = Memory(total * index(blocks) * sizeof(uint16_t));
-    uint16_t* at = kv_.as<uint16_t>();
-    for (KvLayer& layer : kv_layers_) {
-        layer.keys = at;
-        layer.values = at + layer.key_block * index(blocks);
-        at = layer.values + layer.value_block * index(blocks);
-    }
+    kv_ = Memory(kv_block_ * index(blocks) * sizeof(uint16_t));
     blocks_ = blocks;
 }
 
@@ -280,9 +274,9 @@ void Program::run_row(const RowOp& any, const Batch& batch, int r) {
         const int32_t* last = batch.query_start + batch.sequence_count + 1;
         const auto sequence = std::upper_bound(batch.query_start, last, r) - batch.query_start - 1;
         const int32_t* table = batch.block_tables + sequence * batch.table_width;
-        const size_t block = index(table[position / kBlockTokens]);
+        uint16_t* block = kv_.as<uint16_t>() + index(table[position / kBlockTokens]) * kv_block_;
         kernels_->store_kv(row(op->k, r), row(op->v, r), layer.kv_heads, layer.head_dim, position % kBlockTokens,
-                           layer.keys + block * layer.key_block, layer.values + block * layer.value_block);
+                           block + layer.keys, block + layer.values);
     } else if (const auto* op = std::get_if<GluOp>(&any)) {
         (op->gelu ? kernels_->gelu_mul : kernels_->silu_mul)(row(op->gate, r), row(op->up, r), cols(op->out),
                                                              row(op->out, r));
@@ -366,7 +360,8 @@ void Program::run_attention(const AttentionStage& stage, const Batch& batch, int
     const KvLayer& layer = kv_layers_[index(stage.layer)];
     const AttentionItem& item = attention_items(stage, batch)[index(piece)];
     const int s = item.sequence, first = batch.query_start[s];
-    kernels_->attend({row(stage.q, 0), row(stage.out, 0), layer.keys, layer.values,
+    const uint16_t* pool = kv_.as<uint16_t>();
+    kernels_->attend({row(stage.q, 0), row(stage.out, 0), pool + layer.keys, pool + layer.values, kv_block_,
                       batch.block_tables + index(s) * index(batch.table_width), batch.context_len[s], first,
                       batch.query_start[s + 1] - first, stage.heads, layer.kv_heads, layer.head_dim, stage.scale,
                       stage.softcap, stage.window, scratch},

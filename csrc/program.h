@@ -164,8 +164,7 @@ class Program {
     };
     struct KvLayer {
         int kv_heads, head_dim;
-        size_t key_block, value_block;  // float16 numbers a block
-        uint16_t *keys = nullptr, *values = nullptr;
+        size_t keys, values;  // where they begin in a block, in float16 numbers
     };
     struct Acts {
         Rows rows;
@@ -200,7 +199,8 @@ class Program {
     std::vector<Acts> acts_;
     std::vector<Stage> stages_;
     std::vector<Memory> slots_, act_slots_, scratch_;
-    Memory kv_;
+    Memory kv_;            // block after block, each with all layers: what is used lies together
+    size_t kv_block_ = 0;  // float16 numbers of a block
     size_t packed_bytes_ = 0;
     int logits_ = -1, most_tokens_ = 0, most_logits_ = 0, blocks_ = 0;
 

@@ -16,6 +16,10 @@ bool of_epoch(uint64_t claims, uint32_t epoch) { return claims >> kEpochShift ==
 uint32_t total_of(uint64_t claims) { return static_cast<uint32_t>(claims >> kCountBits & kCountMask); }
 uint32_t next_of(uint64_t claims) { return static_cast<uint32_t>(claims & kCountMask); }
 
+// Stage::done of a run when `count` pieces are done. With the epoch in it a thread that slept through the end of a run finds
+// another number, even if as many pieces of the next one are done.
+uint32_t done_of(uint32_t epoch, uint32_t count) { return epoch << kCountBits | count; }
+
 inline void relax() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
@@ -57,7 +61,7 @@ void Team::run(const std::vector<int>& pieces, const Work& work) {
     // The new epoch goes in first: a thread that is late from the run before then leaves the stage alone.
     for (int i = 0; i < count; i++) {
         board->stages[i].claims.store(pack(epoch, pieces[static_cast<size_t>(i)]), std::memory_order_release);
-        board->stages[i].done.store(0, std::memory_order_release);
+        board->stages[i].done.store(done_of(epoch, 0), std::memory_order_release);
     }
     board->count.store(count, std::memory_order_relaxed);
     board_.store(board, std::memory_order_release);
@@ -70,8 +74,9 @@ void Team::run(const std::vector<int>& pieces, const Work& work) {
 void Team::follow(int thread) {
     for (uint32_t seen = 0;;) {
         wait_while(epoch_, seen);
-        if (stopping_.load(std::memory_order_relaxed)) return;
+        // in this order: whoever reads the epoch of the end knows that it is the end
         const uint32_t epoch = epoch_.load(std::memory_order_acquire);
+        if (stopping_.load(std::memory_order_relaxed)) return;
         if (epoch == seen) continue;
         seen = epoch;
         work_through(epoch, thread);
@@ -92,9 +97,9 @@ void Team::work_through(uint32_t epoch, int thread) {
             claims = stage.claims.load(std::memory_order_acquire);
         }
         if (!of_epoch(claims, epoch)) return;  // the others finished this run without us
-        const uint32_t total = total_of(claims);
-        if (mine && stage.done.fetch_add(mine, std::memory_order_acq_rel) + mine == total) stage.done.notify_all();
-        for (uint32_t done; (done = stage.done.load(std::memory_order_acquire)) < total;) {
+        const uint32_t all = done_of(epoch, total_of(claims));
+        if (mine && stage.done.fetch_add(mine, std::memory_order_acq_rel) + mine == all) stage.done.notify_all();
+        for (uint32_t done; (done = stage.done.load(std::memory_order_acquire)) != all;) {
             if (!of_epoch(stage.claims.load(std::memory_order_acquire), epoch)) return;
             wait_while(stage.done, done);
         }

@@ -29,6 +29,11 @@ CORRAL_INLINE uint16_t read_u16(const uint8_t* p) {
     return v;
 }
 
+// 16 bytes -> 32 numbers: the low nibbles, then the high ones
+CORRAL_INLINE void nibble_halves(const uint8_t* p, uint8_t* q) {
+    for (int j = 0; j < 16; j++) q[j] = p[j] & 15, q[j + 16] = p[j] >> 4;
+}
+
 // 16 rows of k bytes -> k / 4 quads of 64 bytes
 CORRAL_INLINE void interleave(const uint8_t (*rows)[kChunk], int k, uint8_t (*quads)[64]) {
     for (int quad = 0; quad < k / 4; quad++)
@@ -68,14 +73,31 @@ CORRAL_INLINE void pack_pairs(const uint8_t (*quads)[64], int count, uint8_t* ou
 constexpr int kPrefetchBytes = 9472;
 CORRAL_INLINE void prefetch(const uint8_t* p) { __builtin_prefetch(p + kPrefetchBytes, 0, 3); }
 
-template <int R>
-CORRAL_INLINE void unpack_nibbles(const uint8_t* p, int count, Panel<R>& panel, int r) {
+// What becomes of a code of up to four bits: the number itself, or one of 16 values.
+struct Same {
+    CORRAL_INLINE_MEMBER U64 operator()(U64 code) const { return code; }
+};
+struct Lookup {
+    U64 table;
+    CORRAL_INLINE_MEMBER U64 operator()(U64 code) const { return ulookup(table, code); }
+};
+
+// The values of all codes as the panel has them: unsigned, with the format's offset added.
+struct Table {
+    alignas(16) uint8_t bytes[16];
+    constexpr Table(const int8_t (&values)[16], int offset) : bytes() {
+        for (int i = 0; i < 16; i++) bytes[i] = static_cast<uint8_t>(values[i] + offset);
+    }
+};
+
+template <int R, class Map = Same>
+CORRAL_INLINE void unpack_nibbles(const uint8_t* p, int count, Panel<R>& panel, int r, Map map = {}) {
     const U64 low = uset(15);
     for (int z = 0; z < count / 2; z++) {
         prefetch(p + 64 * z);
         U64 both = uload(p + 64 * z);
-        ustore(panel.q[2 * z][r], both & low);
-        ustore(panel.q[2 * z + 1][r], ushr(both, 4) & low);
+        ustore(panel.q[2 * z][r], map(both & low));
+        ustore(panel.q[2 * z + 1][r], map(ushr(both, 4) & low));
     }
 }
 
@@ -122,9 +144,10 @@ CORRAL_INLINE void unpack_pairs(const uint8_t* p, int count, Panel<R>& panel, in
     }
 }
 
-// Three bits: the lower two as pairs, the third in `high`; then through `map`, from U64 to U64.
-template <int R, class Map>
-CORRAL_INLINE void unpack_pairs_bit(const uint8_t* p, const uint8_t* high, int count, Panel<R>& panel, int r, Map map) {
+// Codes of three bits: the lower two as pairs, the third in `high`.
+template <int R, class Map = Same>
+CORRAL_INLINE void unpack_pairs_bit(const uint8_t* p, const uint8_t* high, int count, Panel<R>& panel, int r,
+                                    Map map = {}) {
     const U64 pair = uset(3), bit = uset(4);
     for (int y = 0; y < count / 8; y++) {
         prefetch(high + 64 * y);
@@ -150,12 +173,12 @@ CORRAL_INLINE void unpack_nibbles_apart(const uint8_t* p, int lines, uint8_t* lo
     }
 }
 
-// Of each of 16 sub-blocks 16 int8, and 16 float16 that scale them
-template <int R>
+// 16 int8 of each sub-block, then 16 float16 that scale them all
+template <int Subs, int R>
 CORRAL_INLINE void unpack_signed_scales(const uint8_t* p, Panel<R>& panel, int r) {
-    for (int line = 0; line < 5; line++) prefetch(p + 64 * line);
-    const F16 d = fload_half(reinterpret_cast<const uint16_t*>(p + 256));
-    for (int j = 0; j < 16; j++) fstore(panel.s[j][r], d * fload_i8(reinterpret_cast<const int8_t*>(p + 16 * j)));
+    for (int at = 0; at < 16 * Subs + 32; at += 64) prefetch(p + at);
+    const F16 d = fload_half(reinterpret_cast<const uint16_t*>(p + 16 * Subs));
+    for (int j = 0; j < Subs; j++) fstore(panel.s[j][r], d * fload_i8(reinterpret_cast<const int8_t*>(p + 16 * j)));
 }
 
 // 16 float16 of each of `subs` sub-blocks, times `sign`

@@ -49,8 +49,8 @@ struct Q3_K {
 
     template <int R>
     CORRAL_INLINE void unpack(const uint8_t* p, int k, Panel<R>& panel, int r) {
-        unpack_pairs_bit(p, p + 1024, k / 4, panel, r, [](U64 q) { return q; });
-        unpack_signed_scales(p + 1536, panel, r);
+        unpack_pairs_bit(p, p + 1024, k / 4, panel, r);
+        unpack_signed_scales<16>(p + 1536, panel, r);
     }
 };
 

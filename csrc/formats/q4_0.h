@@ -11,13 +11,9 @@ struct Q4_0 {
 
     static size_t chunk_bytes(int k) { return round64(static_cast<size_t>(k) * 8 + static_cast<size_t>(k)); }
 
-    static void bytes(const uint8_t* block, uint8_t* q) {
-        for (int j = 0; j < 16; j++) q[j] = block[2 + j] & 15, q[j + 16] = block[2 + j] >> 4;
-    }
-
     static void dequantize(const uint8_t* block, float* out) {
         uint8_t q[32];
-        bytes(block, q);
+        nibble_halves(block + 2, q);
         float d = half_to_float(read_u16(block));
         for (int j = 0; j < 32; j++) out[j] = d * static_cast<float>(q[j] - 8);
     }
@@ -27,7 +23,7 @@ struct Q4_0 {
         uint8_t* scales = out + k * 8;
         for (int r = 0; r < 16; r++)
             for (int j = 0; j < k / 32; j++) {
-                if (rows[r]) bytes(rows[r] + j * kBlockBytes, q[r] + 32 * j);
+                if (rows[r]) nibble_halves(rows[r] + j * kBlockBytes + 2, q[r] + 32 * j);
                 if (rows[r]) memcpy(scales + 32 * j + 2 * r, rows[r] + j * kBlockBytes, 2);
             }
         interleave(q, k, quads);

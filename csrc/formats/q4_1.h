@@ -1,7 +1,7 @@
 // Q4_1: 32 weights, w = d * q + m. File: d f16, m f16; 16 bytes, byte j holds columns j (low) and j + 16 (high).
 // Packed chunk: nibbles, then d, then m of each sub-block.
 #pragma once
-#include "q4_0.h"
+#include "layout.h"
 
 namespace corral::CORRAL_ISA {
 
@@ -13,7 +13,7 @@ struct Q4_1 {
 
     static void dequantize(const uint8_t* block, float* out) {
         uint8_t q[32];
-        Q4_0::bytes(block + 2, q);
+        nibble_halves(block + 4, q);
         float d = half_to_float(read_u16(block)), m = half_to_float(read_u16(block + 2));
         for (int j = 0; j < 32; j++) out[j] = d * static_cast<float>(q[j]) + m;
     }
@@ -24,7 +24,7 @@ struct Q4_1 {
         for (int r = 0; r < 16; r++)
             for (int j = 0; j < k / 32 && rows[r]; j++) {
                 const uint8_t* block = rows[r] + j * kBlockBytes;
-                Q4_0::bytes(block + 2, q[r] + 32 * j);
+                nibble_halves(block + 4, q[r] + 32 * j);
                 memcpy(scales + 32 * j + 2 * r, block, 2);
                 memcpy(minima + 32 * j + 2 * r, block + 2, 2);
             }

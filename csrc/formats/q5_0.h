@@ -1,7 +1,7 @@
 // Q5_0: 32 weights, w = d * (q - 16). File: d f16; 32 fifth bits; 16 bytes of nibbles as Q4_0.
 // Packed chunk: nibbles, fifth bits, then d of each sub-block.
 #pragma once
-#include "q4_0.h"
+#include "layout.h"
 
 namespace corral::CORRAL_ISA {
 

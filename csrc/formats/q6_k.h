@@ -51,7 +51,7 @@ struct Q6_K {
     template <int R>
     CORRAL_INLINE void unpack(const uint8_t* p, int k, Panel<R>& panel, int r) {
         unpack_nibbles_pairs(p, p + 2048, k / 4, panel, r);
-        unpack_signed_scales(p + 3072, panel, r);
+        unpack_signed_scales<16>(p + 3072, panel, r);
     }
 };
 

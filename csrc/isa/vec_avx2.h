@@ -7,6 +7,7 @@
 namespace corral::CORRAL_ISA {
 
 #define CORRAL_INLINE static inline __attribute__((always_inline))
+#define CORRAL_INLINE_MEMBER inline __attribute__((always_inline))
 
 struct F16 {
     __m256 a, b;
@@ -158,6 +159,16 @@ CORRAL_INLINE U64 ushr(U64 x, int n) {
 CORRAL_INLINE U64 ushl(U64 x, int n) {
     __m128i c = _mm_cvtsi32_si128(n);
     return {_mm256_sll_epi16(x.a, c), _mm256_sll_epi16(x.b, c)};
+}
+
+// 16 bytes, to look up in
+CORRAL_INLINE U64 utable(const uint8_t* p) {
+    __m256i v = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return {v, v};
+}
+// table[i] for each byte i, below 16
+CORRAL_INLINE U64 ulookup(U64 table, U64 i) {
+    return {_mm256_shuffle_epi8(table.a, i.a), _mm256_shuffle_epi8(table.b, i.b)};
 }
 
 // acc[i] += sum over four bytes of w[4i + j] * x[j]; x points at four int8 in [-127, 127], w up to 127

@@ -7,6 +7,7 @@
 namespace corral::CORRAL_ISA {
 
 #define CORRAL_INLINE static inline __attribute__((always_inline))
+#define CORRAL_INLINE_MEMBER inline __attribute__((always_inline))
 
 struct F16 {
     __m512 v;
@@ -119,6 +120,13 @@ CORRAL_INLINE U64 operator^(U64 a, U64 b) { return {_mm512_xor_si512(a.v, b.v)};
 // shifts of 16-bit lanes: mask afterwards
 CORRAL_INLINE U64 ushr(U64 a, int n) { return {_mm512_srl_epi16(a.v, _mm_cvtsi32_si128(n))}; }
 CORRAL_INLINE U64 ushl(U64 a, int n) { return {_mm512_sll_epi16(a.v, _mm_cvtsi32_si128(n))}; }
+
+// 16 bytes, to look up in
+CORRAL_INLINE U64 utable(const uint8_t* p) {
+    return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+// table[i] for each byte i, below 16
+CORRAL_INLINE U64 ulookup(U64 table, U64 i) { return {_mm512_shuffle_epi8(table.v, i.v)}; }
 
 // acc[i] += sum over four bytes of w[4i + j] * x[j]; x points at four int8 in [-127, 127]
 CORRAL_INLINE I16 dot(I16 acc, U64 w, const int8_t* x) {

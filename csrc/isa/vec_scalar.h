@@ -9,6 +9,7 @@
 namespace corral::CORRAL_ISA {
 
 #define CORRAL_INLINE static inline
+#define CORRAL_INLINE_MEMBER inline
 
 struct F16 {
     float v[16];
@@ -175,6 +176,18 @@ CORRAL_INLINE U64 ushr(U64 a, int n) {
 CORRAL_INLINE U64 ushl(U64 a, int n) {
     for (int i = 0; i < 64; i++) a.v[i] = static_cast<uint8_t>(a.v[i] << n);
     return a;
+}
+
+// 16 bytes, to look up in
+CORRAL_INLINE U64 utable(const uint8_t* p) {
+    U64 r;
+    for (int i = 0; i < 64; i++) r.v[i] = p[i % 16];
+    return r;
+}
+// table[i] for each byte i, below 16
+CORRAL_INLINE U64 ulookup(U64 table, U64 i) {
+    for (int k = 0; k < 64; k++) i.v[k] = table.v[i.v[k]];
+    return i;
 }
 
 // acc[i] += sum over four bytes of w[4i + j] * x[j]

@@ -2,7 +2,7 @@
 
 Dequantization equals ggml's bit for bit: float32 products in the same order. Quantization is plain rounding,
 good for tests and tools; it does not search for better scales as llama.cpp does. A row of K weights is K /
-block_size blocks, one after the other; their layouts are in `blocks` and `kblocks`.
+block_size blocks, one after the other; their layouts are in `blocks`, `kblocks` and `nonlinear`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corral.gguf import blocks, kblocks
+from corral.gguf import blocks, kblocks, nonlinear
 from corral.gguf.blocks import Bytes, Float
 from corral.gguf.types import GGMLType
 
@@ -70,6 +70,9 @@ FORMATS: Mapping[GGMLType, Format] = MappingProxyType(
         GGMLType.Q4_K: Format(kblocks.dequantize_q4_k, kblocks.quantize_q4_k),
         GGMLType.Q5_K: Format(kblocks.dequantize_q5_k, kblocks.quantize_q5_k),
         GGMLType.Q6_K: Format(kblocks.dequantize_q6_k, kblocks.quantize_q6_k),
+        GGMLType.IQ4_NL: Format(nonlinear.dequantize_iq4_nl, nonlinear.quantize_iq4_nl),
+        GGMLType.IQ4_XS: Format(nonlinear.dequantize_iq4_xs, nonlinear.quantize_iq4_xs),
+        GGMLType.MXFP4: Format(nonlinear.dequantize_mxfp4, nonlinear.quantize_mxfp4),
     }
 )
 """The types that have a twin."""

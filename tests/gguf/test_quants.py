@@ -29,6 +29,9 @@ WORST_ERROR = {
     GGMLType.Q4_K: 0.07,
     GGMLType.Q5_K: 0.035,
     GGMLType.Q6_K: 1 / 32 * 1.01,
+    GGMLType.IQ4_NL: 14 / 127 * 1.01,  # a positive extreme's opposite is clipped at 113 of 127
+    GGMLType.IQ4_XS: 14 / 127 * 1.2,
+    GGMLType.MXFP4: 1 / 4 * 1.01,  # 6 is the largest value, and all below 8 become it
 }
 
 

@@ -25,8 +25,23 @@ EPS = 2.0**-24
 """Half the distance from 1 to the next float32: the most that rounding changes a number, relative to it."""
 
 FLOATS = [GGMLType.F32, GGMLType.F16, GGMLType.BF16]
-SMALL_BLOCKS = [GGMLType.Q4_0, GGMLType.Q4_1, GGMLType.Q5_0, GGMLType.Q5_1, GGMLType.Q8_0]
-SUPER_BLOCKS = [GGMLType.Q2_K, GGMLType.Q3_K, GGMLType.Q4_K, GGMLType.Q5_K, GGMLType.Q6_K]
+SMALL_BLOCKS = [
+    GGMLType.Q4_0,
+    GGMLType.Q4_1,
+    GGMLType.Q5_0,
+    GGMLType.Q5_1,
+    GGMLType.Q8_0,
+    GGMLType.IQ4_NL,
+    GGMLType.MXFP4,
+]
+SUPER_BLOCKS = [
+    GGMLType.Q2_K,
+    GGMLType.Q3_K,
+    GGMLType.Q4_K,
+    GGMLType.Q5_K,
+    GGMLType.Q6_K,
+    GGMLType.IQ4_XS,
+]
 QUANTIZED = SMALL_BLOCKS + SUPER_BLOCKS
 
 

@@ -70,8 +70,9 @@ def weights(rows: int, columns: int) -> Array:
 def rounding(x: Array, kind: GGMLType, w: Array) -> Array:
     """The most that float32 arithmetic may change x @ w.T.
 
-    A float weight: one fused multiply-add a column. A quantized one: exact integers folded one sub-block (of 16
-    or 32) at a time, where scale and minimum, a few times the largest weight, are each rounded a few times.
+    A float weight: one fused multiply-add a column. A quantized one: exact integers folded one sub-block
+    (of 16 or 32) at a time, where scale and minimum, a few times the largest weight, are each rounded a few
+    times.
     """
     if kind in FLOATS:
         return (w.shape[1] + 1) * (EPS * (np.abs(x) @ np.abs(w).T) + SMALLEST)
@@ -132,6 +133,9 @@ HALVES = {  # where the float16 numbers of a block are
     GGMLType.Q4_K: [0, 2],
     GGMLType.Q5_K: [0, 2],
     GGMLType.Q6_K: [208],
+    GGMLType.IQ4_NL: [0],
+    GGMLType.IQ4_XS: [0],
+    GGMLType.MXFP4: [],
 }
 
 
@@ -144,6 +148,8 @@ def raw_blocks(kind: GGMLType, rows: int, columns: int) -> bytes:
     for at in HALVES[kind]:
         scales = rng.uniform(-0.02, 0.02, blocks.shape[:2]).astype(np.float16)
         blocks[:, :, at : at + 2] = scales.view(np.uint8).reshape(*blocks.shape[:2], 2)
+    if kind is GGMLType.MXFP4:  # a power of two, from 2^-128
+        blocks[:, :, 0] = rng.integers(115, 125, blocks.shape[:2])
     return blocks.tobytes()
 
 

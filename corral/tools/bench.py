@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from corral.errors import OptionError
+from corral.gguf.reader import GGUFFile
 
 LIMIT_BYTES = 1 << 29
 """Memory that the bandwidth is measured on."""
@@ -82,15 +83,16 @@ class Worker:
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
-            raise OptionError(
-                f"the {self.name} side ended with code {self.process.wait()}, see its message above"
-            )
+            code = self.close()
+            raise OptionError(f"the {self.name} side ended with code {code}, see its message above")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def close(self) -> None:
-        self.process.stdin.close()  # type: ignore[union-attr]
-        self.process.wait()
+    def close(self) -> int:
+        """End the process; returns its exit code."""
+        with self.process:  # closes the pipes, which ends the worker, and waits
+            pass
+        return self.process.returncode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,22 +154,26 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
 
 def bench(path: str, threads: int, args: argparse.Namespace) -> dict[str, Any]:
     """Time every case on every side, in turns. Returns a report as --json prints it."""
+    GGUFFile.open(path).close()  # a file that can't be used is told here, in one line
     todo = list(cases(args))
     streams = max((c.streams for c in todo), default=1)
     context = max((c.depth + c.tokens for c in todo), default=1)
     common = [path, str(threads), args.isa, str(streams), str(context)]
-    workers = [Worker.start("corral", sys.executable, common)]
-    if args.compare:
-        workers.append(Worker.start(args.compare, args.peer_python, common))
-    for case in todo:
-        for round in range(args.repetitions + 1):
-            for worker in workers:
-                seconds = worker.time(case)
-                if round:  # the first is a warm-up
-                    worker.seconds.setdefault(case, []).append(seconds)
+    workers: list[Worker] = []
+    try:
+        workers.append(Worker.start("corral", sys.executable, common))
+        if args.compare:
+            workers.append(Worker.start(args.compare, args.peer_python, common))
+        for case in todo:
+            for turn in range(args.repetitions + 1):
+                for worker in workers:
+                    seconds = worker.time(case)
+                    if turn:  # the first is a warm-up
+                        worker.seconds.setdefault(case, []).append(seconds)
+    finally:
+        for worker in workers:
+            worker.close()
     limits = measured_limits(args.isa, threads)
-    for worker in workers:
-        worker.close()
     return {
         "model": path,
         "limits": {"int8_multiply_adds": limits[0], "memory_bytes": limits[1]},

@@ -1,0 +1,103 @@
+"""`corral bench`: its arithmetic, and a real run on a toy model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from corral import cli
+from corral.errors import OptionError
+from corral.tools import bench
+from corral.tools.bench import Case, Worker
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "engine"))  # for toy_model
+
+
+@pytest.fixture
+def toy_file(tmp_path: Path) -> Path:
+    from toy_model import write_toy_model
+
+    return write_toy_model(tmp_path / "toy.gguf")
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return parser.parse_args(["-m", "x.gguf", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ([], ["pp512", "tg128"]),
+        (["-p", "0", "-n", "16", "--parallel", "1,8"], ["tg16", "tg16 x8"]),
+        (["-p", "32,64", "-n", "0", "-d", "0,128"], ["pp32", "pp64", "pp32 @128", "pp64 @128"]),
+    ],
+)
+def test_cases(words: list[str], names: list[str]) -> None:
+    assert [case.name for case in bench.cases(arguments(*words))] == names
+
+
+@pytest.mark.parametrize("text", ["x", "1,,2", "-1", ""])
+def test_counts_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        arguments(f"--n-prompt={text}")
+    assert "expected numbers with commas between" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([3.0], (3.0, 3.0, 3.0)), ([1.0, 2.0, 3.0, 4.0, 5.0], (2.0, 3.0, 4.0)), ([4.0, 2.0], (2.5, 3.0, 3.5))],
+)
+def test_quartiles(values: list[float], expected: tuple[float, float, float]) -> None:
+    assert bench.quartiles(values) == expected
+
+
+def worker(name: str, seconds: dict[Case, list[float]]) -> Worker:
+    made = Worker(name, process=None)  # type: ignore[arg-type]  # nothing is run
+    made.about = {"weights": 1e9, "weight_bytes": 5e8}
+    made.seconds = seconds
+    return made
+
+
+def test_the_ratio_is_the_median_over_pairs_and_the_limit_is_the_scarcer_resource() -> None:
+    case = Case("decode", tokens=10, streams=2)
+    sides = [worker("corral", {case: [1.0, 2.0, 4.0]}), worker("llama.cpp", {case: [3.0, 3.0, 20.0]})]
+    result = bench._result(case, sides, limits=(5e9, 5e9))
+    assert result["ratio"] == 3.0  # of 3, 1.5 and 5
+    assert result["sides"]["corral"]["tokens_per_second"] == 10.0  # 20 tokens in the median of 2 s
+    assert result["limit"] == 5.0  # 2e9 multiply-adds take 0.4 s, longer than the 0.1 s of reading
+    alone = Case("decode", tokens=10)
+    result = bench._result(alone, [worker("corral", {alone: [1.0]})], limits=(1e12, 5e9))
+    assert result["limit"] == 10.0
+    assert "ratio" not in result
+
+
+def test_a_side_that_dies_is_named() -> None:
+    with pytest.raises(OptionError, match="the corral side ended with code 1"):
+        Worker.start("corral", sys.executable, ["missing.gguf", "1", "auto", "1", "8"])
+
+
+def test_a_missing_model_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "-m", "missing.gguf"]) == 1
+    assert capsys.readouterr().err.startswith("error: missing.gguf: file is missing")
+
+
+@pytest.mark.native
+def test_a_toy_model(capsys: pytest.CaptureFixture[str], toy_file: Path) -> None:
+    words = ["bench", "-m", str(toy_file), "-t", "1", "-r", "2"]
+    words += ["-p", "40", "-n", "3", "-d", "0,64", "--parallel", "1,2"]
+    assert cli.main([*words, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    tests = report["models"][0]["tests"]
+    assert [test["test"] for test in tests] == ["pp40", "tg3", "tg3 x2", "pp40 @64", "tg3 @64", "tg3 x2 @64"]
+    assert all(test["sides"]["corral"]["tokens_per_second"] > 0 for test in tests)
+    assert report["models"][0]["limits"]["memory_bytes"] > 1e8
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert "tg3 x2" in shown
+    assert "of the limit" in shown

@@ -158,6 +158,7 @@ def _made(path: Path, version: int, alignment: int) -> bytes:
     return writer.write()[0].read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "alignment"), [(2, 32), (3, 32), (3, 8)])
 def test_mutants_of_a_whole_file(tmp_path: Path, version: int, alignment: int) -> None:
     original = _made(tmp_path / "made.gguf", version, alignment)
@@ -166,6 +167,7 @@ def test_mutants_of_a_whole_file(tmp_path: Path, version: int, alignment: int) -
     assert MUTANTS // 10 < readable < MUTANTS * 9 // 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama-spm", "llama-bpe", "qwen2"])
 def test_mutants_of_real_headers(vocab_dir: Path, tmp_path: Path, name: str) -> None:
     with (vocab_dir / f"ggml-vocab-{name}.gguf").open("rb") as file:
@@ -175,6 +177,7 @@ def test_mutants_of_real_headers(vocab_dir: Path, tmp_path: Path, name: str) -> 
     )  # it was cut off to begin with
 
 
+@pytest.mark.slow
 def test_mutants_of_a_shard(tmp_path: Path) -> None:
     writer = GGUFWriter(tmp_path / "m.gguf", "llama")
     for index in range(4):

@@ -2,7 +2,7 @@
 
 Dequantization equals ggml's bit for bit: float32 products in the same order. Quantization is plain rounding,
 good for tests and tools; it does not search for better scales as llama.cpp does. A row of K weights is K /
-block_size blocks, one after the other; their layouts are in `blocks`, `kblocks` and `nonlinear`.
+block_size blocks, one after the other; their layouts are in `blocks`, `kblocks`, `nonlinear` and `ternary`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corral.gguf import blocks, kblocks, nonlinear
+from corral.gguf import blocks, kblocks, nonlinear, ternary
 from corral.gguf.blocks import Bytes, Float
 from corral.gguf.types import GGMLType
 
@@ -73,6 +73,8 @@ FORMATS: Mapping[GGMLType, Format] = MappingProxyType(
         GGMLType.IQ4_NL: Format(nonlinear.dequantize_iq4_nl, nonlinear.quantize_iq4_nl),
         GGMLType.IQ4_XS: Format(nonlinear.dequantize_iq4_xs, nonlinear.quantize_iq4_xs),
         GGMLType.MXFP4: Format(nonlinear.dequantize_mxfp4, nonlinear.quantize_mxfp4),
+        GGMLType.TQ1_0: Format(ternary.dequantize_tq1_0, ternary.quantize_tq1_0),
+        GGMLType.TQ2_0: Format(ternary.dequantize_tq2_0, ternary.quantize_tq2_0),
     }
 )
 """The types that have a twin."""

@@ -12,6 +12,8 @@ from corral.gguf.types import GGMLType
 
 TYPES = [pytest.param(type, id=type.name) for type in FORMATS]
 
+TERNARY = (GGMLType.TQ1_0, GGMLType.TQ2_0)
+
 # The largest error there and back, in parts of a block's largest magnitude, on a normal distribution. About
 # half a step of the format: 2 / levels / 2, and as much again where the sub-block scales are themselves
 # rounded.
@@ -32,6 +34,8 @@ WORST_ERROR = {
     GGMLType.IQ4_NL: 14 / 127 * 1.01,  # a positive extreme's opposite is clipped at 113 of 127
     GGMLType.IQ4_XS: 14 / 127 * 1.2,
     GGMLType.MXFP4: 1 / 4 * 1.01,  # 6 is the largest value, and all below 8 become it
+    GGMLType.TQ1_0: 0.8,  # what is large becomes 1, too
+    GGMLType.TQ2_0: 0.8,
 }
 
 
@@ -74,7 +78,16 @@ def test_quantizing_what_was_dequantized_changes_little_and_settles(type: GGMLTy
     x = np.random.default_rng(2).standard_normal((8, 256), np.float32)
     once = dequantize(quantize(x, type), type, x.shape)
     assert np.abs(once - x).mean() < np.abs(x).mean() / 2
-    assert np.corrcoef(once.ravel(), x.ravel())[0, 1] > 0.9
+    # of three levels the best for a normal distribution have 0.19 of its variance as error: 0.9 ** 2 = 0.81
+    least = 0.88 if type in TERNARY else 0.9
+    assert np.corrcoef(once.ravel(), x.ravel())[0, 1] > least
+
+
+@pytest.mark.parametrize("type", TERNARY, ids=lambda t: t.name)
+def test_ternary_weights_stay_as_they_are(type: GGMLType) -> None:
+    x = np.random.default_rng(3).integers(-1, 2, (8, 512)).astype(np.float32) * np.float32(0.375)
+    x[5, :256] = 0
+    assert np.array_equal(dequantize(quantize(x, type), type, x.shape), x)
 
 
 def test_bf16_rounds_to_nearest_even_and_keeps_nan() -> None:

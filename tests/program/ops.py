@@ -41,6 +41,8 @@ SUPER_BLOCKS = [
     GGMLType.Q5_K,
     GGMLType.Q6_K,
     GGMLType.IQ4_XS,
+    GGMLType.TQ1_0,
+    GGMLType.TQ2_0,
 ]
 QUANTIZED = SMALL_BLOCKS + SUPER_BLOCKS
 

@@ -136,6 +136,8 @@ HALVES = {  # where the float16 numbers of a block are
     GGMLType.IQ4_NL: [0],
     GGMLType.IQ4_XS: [0],
     GGMLType.MXFP4: [],
+    GGMLType.TQ1_0: [52],
+    GGMLType.TQ2_0: [64],
 }
 
 

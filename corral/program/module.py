@@ -144,7 +144,7 @@ class Binder:
         left = [n for n in self.file.tensors if n not in self.claimed]
         left = [n for n in left if not any(fnmatch.fnmatchcase(n, pattern) for pattern in ignored)]
         if left:
-            shown = ", ".join(left[:6]) + (f" and {len(left) - 6} more" if len(left) > 6 else "")
+            shown = f"{len(left)} unknown: {', '.join(left)}"
             raise ModelFileError(
                 self.file.path,
                 "tensors",

@@ -168,7 +168,7 @@ EXTREMES = [
     -1e9,
 ]
 CUT_OFF = 1e-37
-"""e^x stops at e^88, so an activation that should be less than this much of its input is not told from that."""
+"""e^x stops at e^88: what should be less than this much of an input may be this much of it."""
 
 
 def sigmoid(x: Array) -> Array:

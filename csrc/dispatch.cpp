@@ -1,4 +1,8 @@
 // Which ISA variants were built, and which of them this CPU can run.
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "program.h"
 
 namespace corral {
@@ -8,6 +12,14 @@ namespace corral {
     extern const KernelTable kTable; \
     }
 #include "isa/variants.def"
+
+#if defined(__x86_64__)
+// AVX-VNNI, in 256-bit registers: not every compiler knows its name yet.
+static bool has_avxvnni() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+#endif
 
 const std::vector<const KernelTable*>& available_isas() {
     static const std::vector<const KernelTable*> tables = [] {
@@ -19,6 +31,7 @@ const std::vector<const KernelTable*>& available_isas() {
         const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
         if (avx512 && __builtin_cpu_supports("avx512vnni")) found.push_back(&avx512vnni::kTable);
+        if (avx2 && has_avxvnni()) found.push_back(&avxvnni::kTable);
         if (avx512) found.push_back(&avx512::kTable);
         if (avx2) found.push_back(&avx2::kTable);
 #endif

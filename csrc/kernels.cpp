@@ -53,6 +53,10 @@ constexpr size_t kScratch = sizeof(QuantScratch<kTileGroups>) > sizeof(Attention
                                 ? sizeof(QuantScratch<kTileGroups>)
                                 : sizeof(AttentionScratch);
 
+#define CORRAL_TEXT(word) CORRAL_WORDS(word)
+#define CORRAL_WORDS(word) #word
+constexpr const char* kIsaName = CORRAL_TEXT(CORRAL_ISA);
+
 extern const KernelTable kTable = {
     kIsaName,     kFormats,     sizeof kFormats / sizeof kFormats[0],
     kScratch,     quantize_row, rms_norm_row,

@@ -1,4 +1,4 @@
-// 16 lanes in two 256-bit registers.
+// 16 lanes in two 256-bit registers. With AVX-VNNI a dot of four bytes a lane is one instruction.
 #pragma once
 #include <immintrin.h>
 
@@ -19,8 +19,11 @@ struct U64 {
     __m256i a, b;
 };
 
+#if defined(__AVXVNNI__)
+constexpr bool kSignedWide = false;
+#else
 constexpr bool kSignedWide = true;
-constexpr const char* kIsaName = "avx2";
+#endif
 constexpr int kTileTokens = 3;  // with 1 row group of 2 registers: 6 integer and 6 float accumulators of 16 registers
 constexpr int kTileGroups = 1;
 constexpr int kFloatTileTokens = 5;
@@ -171,13 +174,18 @@ CORRAL_INLINE U64 ulookup(U64 table, U64 i) {
     return {_mm256_shuffle_epi8(table.a, i.a), _mm256_shuffle_epi8(table.b, i.b)};
 }
 
-// acc[i] += sum over four bytes of w[4i + j] * x[j]; x points at four int8 in [-127, 127], w up to 127
+// acc[i] += sum over four bytes of w[4i + j] * x[j]; x points at four int8 in [-127, 127], w up to 127 (255 with VNNI)
 CORRAL_INLINE I16 dot(I16 acc, U64 w, const int8_t* x) {
     int32_t four;
     __builtin_memcpy(&four, x, 4);
-    __m256i b = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
+    __m256i b = _mm256_set1_epi32(four);
+#if defined(__AVXVNNI__)
+    return {_mm256_dpbusd_avx_epi32(acc.a, w.a, b), _mm256_dpbusd_avx_epi32(acc.b, w.b, b)};
+#else
+    __m256i ones = _mm256_set1_epi16(1);
     return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(_mm256_maddubs_epi16(w.a, b), ones)),
             _mm256_add_epi32(acc.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w.b, b), ones))};
+#endif
 }
 // the same for signed w
 CORRAL_INLINE I16 dot_signed(I16 acc, U64 w, const int8_t* x) {

@@ -21,10 +21,8 @@ struct U64 {
 
 #if defined(__AVX512VNNI__)
 constexpr bool kSignedWide = false;
-constexpr const char* kIsaName = "avx512vnni";
 #else
 constexpr bool kSignedWide = true;
-constexpr const char* kIsaName = "avx512";
 #endif
 constexpr int kTileTokens = 6;  // with 2 row groups: 12 integer and 12 float accumulators of 32 registers
 constexpr int kTileGroups = 2;

@@ -22,7 +22,6 @@ struct U64 {
 };
 
 constexpr bool kSignedWide = false;
-constexpr const char* kIsaName = "scalar";
 constexpr int kTileTokens = 2;
 constexpr int kTileGroups = 1;
 constexpr int kFloatTileTokens = 2;

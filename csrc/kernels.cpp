@@ -27,7 +27,7 @@
 #include "formats/q8_0.h"
 #include "formats/tq1_0.h"
 #include "formats/tq2_0.h"
-#include "limits.h"
+#include "peak.h"
 #include "matmul.h"
 
 namespace corral::CORRAL_ISA {

@@ -86,7 +86,7 @@ struct KernelTable {
                      uint16_t* value_block);
     // rows [first_token, last_token) of the sequence's new tokens, heads [first_head, last_head) of one key head
     void (*attend)(const AttentionArgs&, int first_token, int last_token, int first_head, int last_head);
-    // the limits of one thread: see limits.h
+    // the limits of one thread: see peak.h
     int64_t (*peak_dots)(int64_t rounds);
     void (*read_stream)(const uint8_t* p, size_t n);
 };

@@ -69,6 +69,7 @@ VARIANTS: dict[str, tuple[str, Round]] = {
     "ffn_gate, ffn_up": (r"ffn_(gate|up)\.", int8(32)),
     "ffn_down": (r"ffn_down\.", int8(32)),
     "output": (r"^(output|token_embd)\.", int8(32)),
+    "all but output": (r"^blk\.", int8(32)),
     "all": ("", int8(32)),
     "all, scale in float16, as ggml has it": ("", int8(32, half_scale=True)),
     "all, groups of 16": ("", int8(16)),

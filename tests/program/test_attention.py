@@ -99,14 +99,13 @@ def plain(case: Case, model: Model) -> list[Array]:
 
 
 def rounding(case: Case, most: float) -> float:
-    """The most that float32 arithmetic may change an output, when scores and values are up to `most`.
+    """The most that float32 arithmetic changes an output, when values are up to `most`.
 
-    A score is a chain of head_dim fused multiply-adds (their errors are random, so the root of their number);
-    e^score takes that into the weights; weights and values are summed block by block.
+    A score is a chain of head_dim fused multiply-adds (their errors are random: the root of their number),
+    and may be capped; e^score makes its error that of a weight; weights and values are sums over the context.
     """
-    score = 4 * math.sqrt(case.head_dim) * EPS * most + (2 * EPS * case.softcap)
-    sums = (math.sqrt(max(case.lengths)) + 16) * EPS
-    return (2 * score + sums) * most
+    score = math.sqrt(case.head_dim) + 8 * case.softcap
+    return (score + math.sqrt(max(case.lengths)) + 4) * EPS * most
 
 
 @pytest.mark.parametrize("isa", isas())

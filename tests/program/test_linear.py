@@ -68,20 +68,18 @@ def weights(rows: int, columns: int) -> Array:
 
 
 def rounding(x: Array, kind: GGMLType, w: Array) -> Array:
-    """The most that float32 arithmetic may change x @ w.T.
+    """The most that float32 arithmetic changes x @ w.T; of n roundings in a row, the root of n times a few.
 
     A float weight: one fused multiply-add a column. A quantized one: exact integers folded one sub-block
-    (of 16 or 32) at a time, where scale and minimum, a few times the largest weight, are each rounded a few
-    times.
+    (of 16 or 32) at a time, where scale and minimum may be larger than the largest weight.
     """
+    columns = w.shape[1]
     if kind in FLOATS:
-        return (w.shape[1] + 1) * (EPS * (np.abs(x) @ np.abs(w).T) + SMALLEST)
+        return 4 * (np.sqrt(columns) + 1) * EPS * (np.abs(x) @ np.abs(w).T) + columns * SMALLEST
     x = np.abs(round_activations(x)).astype(np.float64)
-    subs = np.abs(w).reshape(len(w), -1, 16)
-    if w.shape[1] % 32 == 0:
-        subs = subs.reshape(len(w), -1, 32)
-    largest = np.repeat(subs.max(axis=2), subs.shape[2], axis=1)
-    return (w.shape[1] / 16 + 6) * EPS * 4 * (x @ largest.T)
+    sub = 32 if columns % 32 == 0 else 16
+    largest = np.repeat(np.abs(w).reshape(len(w), -1, sub).max(axis=2), sub, axis=1)
+    return 2 * (np.sqrt(columns / 16) + 2) * EPS * (x @ largest.T)
 
 
 def one_linear(folder: Path, kind: GGMLType, w: Array, x: Array, bias: Array | None = None) -> Model:

@@ -30,7 +30,7 @@ class Team {
    private:
     struct alignas(64) Stage {
         std::atomic<uint64_t> claims{0};  // epoch, pieces in all, pieces claimed: see pack() in threads.cpp
-        std::atomic<uint32_t> done{0};  // epoch, pieces done
+        std::atomic<uint32_t> done{0};    // epoch, pieces done
     };
     struct Board {
         explicit Board(int capacity) : stages(new Stage[static_cast<size_t>(capacity)]), capacity(capacity) {}

@@ -79,8 +79,11 @@ def test_threads_are_decided_and_clamped(served: Served) -> None:
         (["serve"], "error: no model to serve, expected --model FILE or LLAMA_ARG_MODEL\n"),
         (["serve", "--bogus"], "error: invalid argument: --bogus\n"),
         (["serve", "--port"], 'error while handling argument "--port": expected value for argument\n'),
-        (["fly"], "error: unknown command 'fly', expected serve, info or tokenize\n"),
-        (["--model", "x"], "error: unknown command '--model', expected serve, info or tokenize; to serve: "),
+        (["fly"], "error: unknown command 'fly', expected serve, info, tokenize or bench\n"),
+        (
+            ["--model", "x"],
+            "error: unknown command '--model', expected serve, info, tokenize or bench; to serve: ",
+        ),
     ],
 )
 def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

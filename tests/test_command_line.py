@@ -232,7 +232,7 @@ def test_equal_batch_threads_are_silent() -> None:
         ("--ctxsize 1", "error: invalid argument: --ctxsize\n(the nearest flag is --ctx-size)"),
         ("--prot 8080", "error: invalid argument: --prot\n(the nearest flag is --port)"),
         ("--xyzzyx", "error: invalid argument: --xyzzyx"),
-        ("model.gguf", "error: invalid argument: model.gguf\n(it follows no flag; the model is --model FILE)"),
+        ("a.gguf", "error: invalid argument: a.gguf\n(it follows no flag; the model is --model FILE)"),
         ("--mirostat 2", "error: --mirostat 2 is not built yet (planned): Mirostat version; 0 = off"),
         ("--no-cont-batching", "error: --no-cont-batching is not built yet (planned)"),
         ("--no-kv-unified", "error: --no-kv-unified is not built yet"),

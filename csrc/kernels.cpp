@@ -27,8 +27,8 @@
 #include "formats/q8_0.h"
 #include "formats/tq1_0.h"
 #include "formats/tq2_0.h"
-#include "peak.h"
 #include "matmul.h"
+#include "peak.h"
 
 namespace corral::CORRAL_ISA {
 

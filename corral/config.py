@@ -67,7 +67,9 @@ class EngineConfig:
     """Threads that compute. None: `corral.system.cpu` decides."""
     force_threads: bool = False
     """Do not clamp `threads` to what the container allows."""
-    isa: Literal["auto", "scalar", "avx2", "avxvnni", "avx512", "avx512vnni"] = "auto"
+    isa: Literal[
+        "auto", "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "neon", "neondot", "neoni8mm"
+    ] = "auto"
     executor: Literal["native", "reference"] = "native"
     warmup: bool = True
     """Run the model once before the first request."""

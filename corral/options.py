@@ -484,7 +484,9 @@ DRAFT = (
 
 OWN = (
     works("--isa", "=CORRAL_ISA",
-          choice("auto", "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", metavar="NAME"), "auto",
+          choice("auto", "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "neon", "neondot", "neoni8mm",
+                 metavar="NAME"),
+          "auto",
           "engine.isa", "instruction set of the kernels; auto = the best of this CPU"),
     works("--executor", "=CORRAL_EXECUTOR", choice("native", "reference"), "native", "engine.executor",
           "what runs the model: the kernels, or numpy (slow, for comparison)"),

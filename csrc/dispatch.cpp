@@ -1,6 +1,8 @@
 // Which ISA variants were built, and which of them this CPU can run.
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 #include "program.h"
@@ -34,6 +36,11 @@ const std::vector<const KernelTable*>& available_isas() {
         if (avx2 && has_avxvnni()) found.push_back(&avxvnni::kTable);
         if (avx512) found.push_back(&avx512::kTable);
         if (avx2) found.push_back(&avx2::kTable);
+#elif defined(__aarch64__)
+        const bool dot = getauxval(AT_HWCAP) & HWCAP_ASIMDDP, i8mm = getauxval(AT_HWCAP2) & HWCAP2_I8MM;
+        if (dot && i8mm) found.push_back(&neoni8mm::kTable);
+        if (dot) found.push_back(&neondot::kTable);
+        found.push_back(&neon::kTable);
 #endif
         found.push_back(&scalar::kTable);
         return found;

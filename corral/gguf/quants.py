@@ -2,7 +2,8 @@
 
 Dequantization equals ggml's bit for bit: float32 products in the same order. Quantization is plain rounding,
 good for tests and tools; it does not search for better scales as llama.cpp does. A row of K weights is K /
-block_size blocks, one after the other; their layouts are in `blocks`, `kblocks`, `nonlinear` and `ternary`.
+block_size blocks, one after the other; their layouts are in `blocks`, `kblocks`, `nonlinear`, `ternary` and
+`codebook`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corral.gguf import blocks, kblocks, nonlinear, ternary
+from corral.gguf import blocks, codebook, kblocks, nonlinear, ternary
 from corral.gguf.blocks import Bytes, Float
 from corral.gguf.types import GGMLType
 
@@ -75,6 +76,13 @@ FORMATS: Mapping[GGMLType, Format] = MappingProxyType(
         GGMLType.MXFP4: Format(nonlinear.dequantize_mxfp4, nonlinear.quantize_mxfp4),
         GGMLType.TQ1_0: Format(ternary.dequantize_tq1_0, ternary.quantize_tq1_0),
         GGMLType.TQ2_0: Format(ternary.dequantize_tq2_0, ternary.quantize_tq2_0),
+        GGMLType.IQ3_S: Format(codebook.dequantize_iq3_s, codebook.quantize_iq3_s),
+        GGMLType.IQ3_XXS: Format(codebook.dequantize_iq3_xxs, codebook.quantize_iq3_xxs),
+        GGMLType.IQ2_S: Format(codebook.dequantize_iq2_s, codebook.quantize_iq2_s),
+        GGMLType.IQ2_XS: Format(codebook.dequantize_iq2_xs, codebook.quantize_iq2_xs),
+        GGMLType.IQ2_XXS: Format(codebook.dequantize_iq2_xxs, codebook.quantize_iq2_xxs),
+        GGMLType.IQ1_S: Format(codebook.dequantize_iq1_s, codebook.quantize_iq1_s),
+        GGMLType.IQ1_M: Format(codebook.dequantize_iq1_m, codebook.quantize_iq1_m),
     }
 )
 """The types that have a twin."""

@@ -1,19 +1,24 @@
 // Compiled once for each ISA variant, with CORRAL_ISA its name and the compiler flags to match.
 #include "kernels.h"
 
-#if defined(CORRAL_SCALAR)
-#include "isa/vec_scalar.h"
-#elif defined(__AVX512F__)
+#if defined(__AVX512F__)
 #include "isa/vec_avx512.h"
 #elif defined(__AVX2__)
 #include "isa/vec_avx2.h"
-#elif defined(__ARM_NEON)
-#include "isa/vec_neon.h"
+#else
+#include "isa/vec_scalar.h"
 #endif
 
 #include "attention.h"
 #include "elementwise.h"
 #include "formats/floats.h"
+#include "formats/iq1_m.h"
+#include "formats/iq1_s.h"
+#include "formats/iq2_s.h"
+#include "formats/iq2_xs.h"
+#include "formats/iq2_xxs.h"
+#include "formats/iq3_s.h"
+#include "formats/iq3_xxs.h"
 #include "formats/iq4_nl.h"
 #include "formats/iq4_xs.h"
 #include "formats/mxfp4.h"

@@ -21,6 +21,12 @@ struct Panel {
     float m[16][R][16];
 };
 
+CORRAL_INLINE uint32_t read_u32(const uint8_t* p) {
+    uint32_t v;
+    memcpy(&v, p, 4);
+    return v;
+}
+
 constexpr size_t round64(size_t n) { return (n + 63) / 64 * 64; }
 
 CORRAL_INLINE uint16_t read_u16(const uint8_t* p) {

@@ -6,12 +6,14 @@ The input of the op under test is an F32 table: the token i has row i of it, exa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corral.gguf.quants import quantize
 from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType
 from corral.gguf.writer import GGUFWriter
@@ -41,14 +43,23 @@ SUPER_BLOCKS = [
     GGMLType.Q5_K,
     GGMLType.Q6_K,
     GGMLType.IQ4_XS,
+    GGMLType.IQ3_S,
+    GGMLType.IQ3_XXS,
+    GGMLType.IQ2_S,
+    GGMLType.IQ2_XS,
+    GGMLType.IQ2_XXS,
+    GGMLType.IQ1_S,
+    GGMLType.IQ1_M,
     GGMLType.TQ1_0,
     GGMLType.TQ2_0,
 ]
 QUANTIZED = SMALL_BLOCKS + SUPER_BLOCKS
 
 
-class Raw(bytes):
-    """The bytes of a tensor, for numbers that quantizing would never give."""
+@cache
+def quantized(values: bytes, shape: tuple[int, ...], kind: GGMLType) -> NDArray[np.uint8]:
+    """float32 `values` as `kind`: many tests use the same, and searching a codebook takes time."""
+    return quantize(np.frombuffer(values, np.float32).reshape(shape), kind)
 
 
 class Model:
@@ -66,7 +77,8 @@ class Model:
         writer = GGUFWriter(path, "llama")
         for name, tensor in tensors.items():
             values, kind = tensor if isinstance(tensor, tuple) else (tensor, GGMLType.F32)
-            writer.add_tensor(name, values.astype(np.float32), kind)
+            data = quantized(values.astype(np.float32).tobytes(), values.shape, kind)
+            writer.add_raw(name, data, kind, values.shape)
         for name, (data, kind, shape) in (raw or {}).items():
             writer.add_raw(name, np.frombuffer(data, np.uint8), kind, shape)
         writer.write()

@@ -1,12 +1,14 @@
 // Compiled once for each ISA variant, with CORRAL_ISA its name and the compiler flags to match.
 #include "kernels.h"
 
-#if defined(__AVX512F__)
+#if defined(CORRAL_SCALAR)
+#include "isa/vec_scalar.h"
+#elif defined(__AVX512F__)
 #include "isa/vec_avx512.h"
 #elif defined(__AVX2__)
 #include "isa/vec_avx2.h"
-#else
-#include "isa/vec_scalar.h"
+#elif defined(__ARM_NEON)
+#include "isa/vec_neon.h"
 #endif
 
 #include "attention.h"

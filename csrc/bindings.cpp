@@ -91,14 +91,15 @@ NB_MODULE(_native, m) {
         return names;
     }, "Names of the ISA variants this CPU can run, best first.");
     m.def("formats", [] {
-        std::vector<std::tuple<int, int, int, bool>> rows;
+        std::vector<std::tuple<int, int, int, bool, int>> rows;
         const KernelTable& table = *available_isas().front();
         for (int i = 0; i < table.format_count; i++) {
             const FormatKernels& f = table.formats[i];
-            rows.emplace_back(f.type, f.block_weights, f.block_bytes, f.quantized);
+            rows.emplace_back(f.type, f.block_weights, f.block_bytes, f.quantized,
+                              static_cast<int>(f.chunk_bytes(kChunk) / kGroup));
         }
         return rows;
-    }, "(ggml type, weights a block, bytes a block, quantized) of each format.");
+    }, "(ggml type, weights a block, bytes a block, quantized, packed bytes of 256 weights) of each format.");
 
     m.def(
         "measure_limits",

@@ -137,11 +137,15 @@ def _plan_memory(
 ) -> budget.MemoryPlan:
     """Decide the size of the KV cache before anything is loaded."""
     margin = config.fit_margin_mib
-    twice = held & _packed(program)  # a table that is the output too; the kernel may drop a mapped one
+    packed = _packed(program)
+    twice = held & packed  # a table that is the output too; the kernel may drop a mapped one
     return budget.plan(
         budget.Demand(
-            # packed at the file's width
-            weights=sum(tensor.nbytes * (1 + (name in twice)) for name, tensor in file.tensors.items()),
+            weights=sum(
+                (tensor.type.packed_nbytes(tensor.n_elements) if name in packed else tensor.nbytes)
+                + (tensor.nbytes if name in twice else 0)
+                for name, tensor in file.tensors.items()
+            ),
             kv_per_token=kv_bytes_per_token(file),
             train_ctx=train_ctx,
             overhead=budget.process_overhead(program.vocab_size),

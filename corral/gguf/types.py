@@ -15,15 +15,20 @@ class GGMLType(IntEnum):
 
     block_size: int
     block_bytes: int
+    packed_bytes: int
+    """Bytes of 256 weights in memory, as the kernels have them."""
 
-    def __new__(cls, value: int, block_size: int = 0, block_bytes: int = 0) -> GGMLType:
+    def __new__(
+        cls, value: int, block_size: int = 1, block_bytes: int = 0, packed_bytes: int = 0
+    ) -> GGMLType:
         member = int.__new__(cls, value)
         member._value_ = value
         member.block_size = block_size
         member.block_bytes = block_bytes
+        member.packed_bytes = packed_bytes or 256 * block_bytes // block_size
         return member
 
-    # name = id, weights a block, bytes a block
+    # name = id, weights a block, bytes a block, packed bytes unless they are as many
     F32 = 0, 1, 4
     F16 = 1, 1, 2
     Q4_0 = 2, 32, 18
@@ -33,28 +38,28 @@ class GGMLType(IntEnum):
     Q8_0 = 8, 32, 34
     Q8_1 = 9, 32, 36
     Q2_K = 10, 256, 84
-    Q3_K = 11, 256, 110
-    Q4_K = 12, 256, 144
-    Q5_K = 13, 256, 176
-    Q6_K = 14, 256, 210
+    Q3_K = 11, 256, 110, 116
+    Q4_K = 12, 256, 144, 148
+    Q5_K = 13, 256, 176, 180
+    Q6_K = 14, 256, 210, 212
     Q8_K = 15, 256, 292
-    IQ2_XXS = 16, 256, 66
-    IQ2_XS = 17, 256, 74
-    IQ3_XXS = 18, 256, 98
-    IQ1_S = 19, 256, 50
+    IQ2_XXS = 16, 256, 66, 104
+    IQ2_XS = 17, 256, 74, 108
+    IQ3_XXS = 18, 256, 98, 136
+    IQ1_S = 19, 256, 50, 76
     IQ4_NL = 20, 32, 18
-    IQ3_S = 21, 256, 110
-    IQ2_S = 22, 256, 82
-    IQ4_XS = 23, 256, 136
+    IQ3_S = 21, 256, 110, 136
+    IQ2_S = 22, 256, 82, 108
+    IQ4_XS = 23, 256, 136, 140
     I8 = 24, 1, 1
     I16 = 25, 1, 2
     I32 = 26, 1, 4
     I64 = 27, 1, 8
     F64 = 28, 1, 8
-    IQ1_M = 29, 256, 56
+    IQ1_M = 29, 256, 56, 92
     BF16 = 30, 1, 2
-    TQ1_0 = 34, 256, 54
-    TQ2_0 = 35, 256, 66
+    TQ1_0 = 34, 256, 54, 68
+    TQ2_0 = 35, 256, 66, 68
     MXFP4 = 39, 32, 17
     NVFP4 = 40, 64, 36
     Q1_0 = 41, 128, 18
@@ -71,6 +76,10 @@ class GGMLType(IntEnum):
                 f"{n_elements} weights are no whole number of {self.name} blocks of {self.block_size}"
             )
         return blocks * self.block_bytes
+
+    def packed_nbytes(self, n_elements: int) -> int:
+        """Bytes of `n_elements` weights in memory, but for rows that fill up the last 16."""
+        return n_elements * self.packed_bytes // 256
 
 
 REMOVED_TYPES: Mapping[int, tuple[str, str]] = MappingProxyType(

@@ -30,9 +30,10 @@ def formats() -> dict[GGMLType, bool]:
     The tables of kernels and of the file format are compared first: a difference would misread every weight.
     """
     found = {}
-    for type, weights, size, quantized in _native.formats():
+    for type, weights, size, quantized, packed in _native.formats():
         kind = GGMLType(type)
-        assert (kind.block_size, kind.block_bytes) == (weights, size), f"{kind.name}: layouts differ"
+        layout = kind.block_size, kind.block_bytes, kind.packed_bytes
+        assert layout == (weights, size, packed), f"{kind.name}: layouts differ"
         found[kind] = quantized
     return found
 

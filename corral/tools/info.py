@@ -113,8 +113,8 @@ def _row(name: str, count: int, parameters: int, size: int) -> dict[str, Any]:
 
 
 def _memory(file: GGUFFile, ctx_size: int, parallel: int) -> dict[str, Any]:
-    """Weights stay at the file's width in memory; KV cache in f16. What the file does not say is None."""
-    weights = sum(tensor.nbytes for tensor in file.tensors.values())
+    """Weights as the kernels pack them; KV cache in f16. What the file does not say is None."""
+    weights = sum(tensor.type.packed_nbytes(tensor.n_elements) for tensor in file.tensors.values())
     tokens = ctx_size or file.get(f"{file.architecture}.context_length", int, 0)
     try:
         per_token = kv_bytes_per_token(file)

@@ -38,6 +38,8 @@ def test_file_type_name(file_type: int, name: str) -> None:
 
 def test_bytes_of_weights() -> None:
     assert GGMLType.Q4_K.nbytes(512) == 288
+    assert GGMLType.Q4_K.packed_nbytes(512) == 296
+    assert GGMLType.Q8_0.packed_nbytes(512) == GGMLType.Q8_0.nbytes(512)
     assert GGMLType.Q4_K.bits_per_weight == 4.5
     with pytest.raises(ValueError, match="100 weights are no whole number of Q4_K blocks of 256"):
         GGMLType.Q4_K.nbytes(100)

@@ -182,6 +182,12 @@ def test_any_bytes_are_a_weight(tmp_path: Path, kind: GGMLType) -> None:
         assert_same_bits(logits, found["scalar"], isa)
 
 
+@pytest.mark.parametrize("kind", SHAPES, ids=lambda kind: kind.name)
+def test_packed_weights_take_the_memory_that_is_planned(tmp_path: Path, kind: GGMLType) -> None:
+    found = one_linear(tmp_path, kind, weights(32, 512), inputs(512)).native().weights_bytes
+    assert 0 <= found - kind.packed_nbytes(32 * 512) < 4096  # whole pages
+
+
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize(
     "kind", [GGMLType.F32, GGMLType.BF16, GGMLType.Q4_0, GGMLType.Q4_K], ids=lambda kind: kind.name

@@ -60,13 +60,34 @@ def normal(*shape: int) -> Array:
 
 
 def strained(columns: int) -> Array:
-    """Numbers of every size and both signs, halves that round to even, zeros of both signs."""
-    x = normal(12, columns)
-    for row in range(10):
-        x[row] *= np.float32(10.0) ** [-44, -38, -30, -8, -3, 0, 1, 2, 15, 38][row]
-    x[10] = np.arange(columns) - columns / 2 + 0.5
-    x[11] = np.where(np.arange(columns) % 2, 0.0, -0.0)
-    return np.clip(x, -3e38, 3e38)
+    """Numbers of every size and both signs, halves that are rounded to even, zeros of both signs."""
+    exponents = [-44, -38, -30, -8, -3, 0, 1, 2, 15, 38]
+    x = np.clip(normal(10, columns) * 10.0 ** np.array(exponents)[:, None], -3e38, 3e38)
+    k = np.arange(columns)
+    halves = (k - columns // 2 + 0.5).clip(-126.5, 126.5)
+    halves[::32] = 127  # the scale of 32 is 1
+    zeros = np.where(k % 2, 0.0, -0.0)
+    x = np.concatenate([x, [halves, zeros]]).astype(np.float32)
+    return np.concatenate([x, np.resize(halfway(), (3, columns))])
+
+
+def halfway() -> Array:
+    """Where x / ln 2, with which e^x begins, is a tie between two integers once it is rounded to float32."""
+    x = (np.arange(-120, 121)[:, None] + 0.5) * np.log(2) * (1 + 2.0**-24 * np.arange(-3, 4))
+    x = np.unique(x.astype(np.float32))
+    product = x * np.float32(np.log2(np.e))
+    x = x[product - np.floor(product) == 0.5]
+    assert len(x) > 200
+    return x
+
+
+def broken(columns: int) -> Array:
+    """Rows that hold what no model should compute: NaN at every place of 32, infinities in both halves."""
+    x = normal(33, columns)
+    for row in range(32):
+        x[row, row::32] = np.nan
+    x[32, ::16] = np.inf
+    return x
 
 
 def linears() -> list[Case]:
@@ -93,10 +114,13 @@ def linears() -> list[Case]:
 
 
 def row_ops() -> list[Case]:
-    x, y, weight = strained(83), strained(83)[::-1].copy(), normal(83)
+    x, weight = strained(83), normal(83)
+    y = normal(*x.shape)
+    y[:10] = x[9::-1]
     heads = normal(5, 3 * 40)
     cases = [
         Case("quantize", "quantize", [np.concatenate([inputs(800)[:12], strained(800)])], (800,)),
+        Case("quantize-broken", "quantize", [broken(256)], (256,)),
         Case("rms_norm", "rms_norm", [x, weight], (83, 83), (1e-5,)),
         Case("rms_norm-heads", "rms_norm", [heads, normal(40)], (120, 40), (1e-6,)),
         Case("scale", "scale", [x], (83,), (25.298221,)),
@@ -121,6 +145,7 @@ def attentions() -> list[Case]:
         q, k, v = (normal(101, count * head_dim) for count in (heads, kv_heads, kv_heads))
         k[50] *= 1e6  # beyond float16
         v[60] *= 1e-7  # subnormal in float16
+        k[70, 3] = v[80, 3] = np.nan
         cases.append(
             Case(
                 f"attend-{head_dim}-{heads}-{kv_heads}-{window}",

@@ -4,6 +4,9 @@
 // sub-block, chunk by chunk. Neither the other rows, nor the other tokens, nor the tile they fall in change it.
 #pragma once
 #include "formats/layout.h"
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#include "isa/tile_i8mm.h"
+#endif
 
 namespace corral::CORRAL_ISA {
 
@@ -83,6 +86,18 @@ static void tiles_of(const Panel<R>& panel, int subs, const ActBlock* x, int tok
         if (t < tokens) tiles_of<Kind, R, T - 1>(panel, subs, x + t, tokens - t, c + t * R * 16, first);
 }
 
+// All tokens over the panel, which may be arranged anew for it.
+template <class Kind, int R>
+CORRAL_INLINE void all_tiles(Panel<R>& panel, int subs, const ActBlock* x, int tokens, float* c, bool first) {
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    if (tokens >= kFewestPairedTokens) {
+        pair_rows(panel, subs * Kind::kSub);
+        return pair_tiles<Kind, kTilePairs>(panel, subs, x, tokens, c, first);
+    }
+#endif
+    tiles_of<Kind, R, kTileTokens>(panel, subs, x, tokens, c, first);
+}
+
 template <int R>
 struct QuantScratch {
     Panel<R> panel;
@@ -120,7 +135,7 @@ static void linear_panel(const LinearArgs& args, int group) {
             const int k = w.cols - k0 < kChunk ? w.cols - k0 : kChunk;
             for (int r = 0; r < R; r++) Format::unpack(p + static_cast<size_t>(r) * w.group_bytes, k, scratch.panel, r);
             const ActBlock* x = args.acts + static_cast<size_t>(chunk) * args.act_stride + t0;
-            tiles_of<KindOf<Format>, R, kTileTokens>(scratch.panel, k / Format::kSub, x, tokens, scratch.c, chunk == 0);
+            all_tiles<KindOf<Format>>(scratch.panel, k / Format::kSub, x, tokens, scratch.c, chunk == 0);
             p += Format::chunk_bytes(k);
         }
         write_out<R>(args, group, t0, tokens, scratch.c);

@@ -16,11 +16,13 @@ namespace corral {
 #include "isa/variants.def"
 
 #if defined(__x86_64__)
-// AVX-VNNI, in 256-bit registers: not every compiler knows its name yet.
-static bool has_avxvnni() {
+// What not every compiler has a name for in __builtin_cpu_supports. Both are of use only beside AVX2, which that asks the system for.
+struct Cpuid {
     unsigned a = 0, b = 0, c = 0, d = 0;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
-}
+    Cpuid(unsigned leaf, unsigned part) { __get_cpuid_count(leaf, part, &a, &b, &c, &d); }
+};
+static bool has_f16c() { return Cpuid(1, 0).c >> 29 & 1; }
+static bool has_avxvnni() { return Cpuid(7, 1).a >> 4 & 1; }
 #endif
 
 const std::vector<const KernelTable*>& available_isas() {
@@ -28,8 +30,7 @@ const std::vector<const KernelTable*>& available_isas() {
         std::vector<const KernelTable*> found;
 #if defined(__x86_64__)
         __builtin_cpu_init();
-        const bool avx2 =
-            __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+        const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
         const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
         if (avx512 && __builtin_cpu_supports("avx512vnni")) found.push_back(&avx512vnni::kTable);

@@ -19,13 +19,14 @@ import pytest
 
 pytest.importorskip("corral._native", reason="the extension is not built")
 
-from conftest import ROOT
 from ops import FLOATS, Array
 from test_linear import SHAPES, inputs, raw_blocks
 
 from corral.gguf.types import GGMLType
 
 pytestmark = [pytest.mark.native, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CPUS = {
     "cortex-a72": ["neon", "scalar"],

@@ -7,12 +7,15 @@ from typing import Any
 
 import httpx
 import msgspec
+import pytest
 from fake_engine import FakeEngine, fake_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.server.app import build_app
 from corral.server.schema import ChatRequest, CompletionRequest
+
+pytestmark = pytest.mark.slow
 
 json_values = st.recursive(
     st.none()

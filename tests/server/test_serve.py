@@ -21,6 +21,8 @@ from corral import __version__
 from corral.errors import OptionError
 from corral.server import sockets
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 BODY: Any = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
 

@@ -88,6 +88,7 @@ def test_a_missing_model_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.native
+@pytest.mark.slow
 def test_a_toy_model(capsys: pytest.CaptureFixture[str], toy_file: Path) -> None:
     words = ["bench", "-m", str(toy_file), "-t", "1", "-r", "2"]
     words += ["-p", "40", "-n", "3", "-d", "0,64", "--parallel", "1,2"]

@@ -59,16 +59,10 @@ class Op:
 
 
 @dataclass(frozen=True)
-class Embed(Op):
-    """out[t] = weight[tokens[t]] * scale"""
+class OneOutput(Op):
+    """An op that writes one buffer."""
 
     out: int
-    weight: int
-    scale: float = 1.0
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        return ()
 
     @property
     def writes(self) -> tuple[int, ...]:
@@ -76,13 +70,24 @@ class Embed(Op):
 
 
 @dataclass(frozen=True)
-class RMSNorm(Op):
+class Embed(OneOutput):
+    """out[t] = weight[tokens[t]] * scale"""
+
+    weight: int
+    scale: float = 1.0
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return ()
+
+
+@dataclass(frozen=True)
+class RMSNorm(OneOutput):
     """Each run of `len(weight)` columns is divided by its root mean square and multiplied by the weight.
 
     `len(weight) == cols` is the usual norm, `len(weight) == Dh` the norm of each head.
     """
 
-    out: int
     x: int
     weight: int
     eps: float
@@ -90,10 +95,6 @@ class RMSNorm(Op):
     @property
     def reads(self) -> tuple[int, ...]:
         return (self.x,)
-
-    @property
-    def writes(self) -> tuple[int, ...]:
-        return (self.out,)
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,12 @@ class Linear(Op):
 
 
 @dataclass(frozen=True, eq=False)
-class RopeTable(Op):
+class RopeTable(OneOutput):
     """out[t] = cos(positions[t] * inv_freq) | sin(positions[t] * inv_freq), both times `magnitude`.
 
     inv_freq: float64 [n_rot / 2]; out has n_rot columns. The angle is taken in float64.
     """
 
-    out: int
     inv_freq: NDArray[np.float64]
     magnitude: float = 1.0
 
@@ -129,19 +129,14 @@ class RopeTable(Op):
     def reads(self) -> tuple[int, ...]:
         return ()
 
-    @property
-    def writes(self) -> tuple[int, ...]:
-        return (self.out,)
-
 
 @dataclass(frozen=True)
-class Rope(Op):
+class Rope(OneOutput):
     """Rotate the first n_rot numbers of each head by the table's angles; the rest pass through.
 
     interleaved: pairs are (2i, 2i+1) as in the llama GGUF files; otherwise (i, i + n_rot/2) as in NeoX.
     """
 
-    out: int
     x: int
     table: int
     head_dim: int
@@ -151,13 +146,9 @@ class Rope(Op):
     def reads(self) -> tuple[int, ...]:
         return (self.x, self.table)
 
-    @property
-    def writes(self) -> tuple[int, ...]:
-        return (self.out,)
-
 
 @dataclass(frozen=True)
-class Attention(Op):
+class Attention(OneOutput):
     """Store k and v of the new tokens in the cache of `layer`, then out = softmax(scale * q k^T + mask) v,
     causal, per head.
 
@@ -165,7 +156,6 @@ class Attention(Op):
     window - 1 tokens before it. softcap > 0: scores become softcap * tanh(scores / softcap).
     """
 
-    out: int
     q: int
     k: int
     v: int
@@ -179,16 +169,11 @@ class Attention(Op):
     def reads(self) -> tuple[int, ...]:
         return (self.q, self.k, self.v)
 
-    @property
-    def writes(self) -> tuple[int, ...]:
-        return (self.out,)
-
 
 @dataclass(frozen=True)
-class Add(Op):
+class Add(OneOutput):
     """out = a + b"""
 
-    out: int
     a: int
     b: int
 
@@ -196,16 +181,11 @@ class Add(Op):
     def reads(self) -> tuple[int, ...]:
         return (self.a, self.b)
 
-    @property
-    def writes(self) -> tuple[int, ...]:
-        return (self.out,)
-
 
 @dataclass(frozen=True)
-class GLU(Op):
+class GLU(OneOutput):
     """out = act(gate) * up; gelu is the tanh form."""
 
-    out: int
     gate: int
     up: int
     act: Activation
@@ -214,16 +194,11 @@ class GLU(Op):
     def reads(self) -> tuple[int, ...]:
         return (self.gate, self.up)
 
-    @property
-    def writes(self) -> tuple[int, ...]:
-        return (self.out,)
-
 
 @dataclass(frozen=True)
-class SoftCap(Op):
+class SoftCap(OneOutput):
     """out = cap * tanh(x / cap)"""
 
-    out: int
     x: int
     cap: float
 
@@ -231,16 +206,11 @@ class SoftCap(Op):
     def reads(self) -> tuple[int, ...]:
         return (self.x,)
 
-    @property
-    def writes(self) -> tuple[int, ...]:
-        return (self.out,)
-
 
 @dataclass(frozen=True)
-class Scale(Op):
+class Scale(OneOutput):
     """out = x * factor"""
 
-    out: int
     x: int
     factor: float
 
@@ -248,25 +218,16 @@ class Scale(Op):
     def reads(self) -> tuple[int, ...]:
         return (self.x,)
 
-    @property
-    def writes(self) -> tuple[int, ...]:
-        return (self.out,)
-
 
 @dataclass(frozen=True)
-class TakeRows(Op):
+class TakeRows(OneOutput):
     """out[s] = x[logit_rows[s]]: from [T, cols] to [S, cols]."""
 
-    out: int
     x: int
 
     @property
     def reads(self) -> tuple[int, ...]:
         return (self.x,)
-
-    @property
-    def writes(self) -> tuple[int, ...]:
-        return (self.out,)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,14 @@ from corral.sampling.params import SamplingParams
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
+class Constraint(msgspec.Struct, frozen=True, array_like=True):
+    """What the generated text has to be."""
+
+    kind: Literal["json_schema", "gbnf", "regex", "lark"]
+    text: str
+    """The schema as JSON, or the grammar; `lark` is llguidance's dialect."""
+
+
 class Submit(msgspec.Struct, tag="submit", frozen=True, kw_only=True, omit_defaults=True):
     """A request to generate from a prompt of token ids."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -13,14 +14,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from corral.engine.messages import Output, Ready, Submit
-from corral.errors import ContextSizeError, PayloadTooLarge, RequestError
+from corral.errors import ContextSizeError, CorralError, PayloadTooLarge, RequestError
 from corral.sampling.params import SamplingParams
 from corral.server.errors import RequestTimeout
 from corral.server.generation import ClientGone, Generations
 from corral.server.reply import Reply
 from corral.server.schema import GenerateRequest
-from corral.server.sse import EventStream
-from corral.server.state import LoadedModel, ServerState, Tokenizer
+from corral.server.sse import EventStream, failure
+from corral.server.state import Engine, LoadedModel, ServerState, Tokenizer
 
 DEFAULTED = (
     *("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n"),
@@ -161,14 +162,23 @@ def empty_prompt(model: LoadedModel) -> list[int]:
     return [model.tokenizer.bos_id]
 
 
-async def collect(state: ServerState, http: Request, made: Sequence[Submit]) -> list[Reply]:
-    """Waits for all choices. Raises what Generations raises."""
-    replies = [Reply() for _ in made]
-    async with Generations(state.engine, made, http.receive) as generations:
+async def outputs(
+    engine: Engine, http: Request, made: Sequence[Submit]
+) -> AsyncGenerator[tuple[int, Output], None]:
+    """(index of the choice, Output) until all have ended. Raises what Generations raises."""
+    async with Generations(engine, made, http.receive) as generations:
         while generations.running:
             item = await generations.next()
             assert item is not None  # there was no timeout
-            replies[item[0]].add(item[1])
+            yield item
+
+
+async def collect(state: ServerState, http: Request, made: Sequence[Submit]) -> list[Reply]:
+    """Waits for all choices. Raises what Generations raises."""
+    replies = [Reply() for _ in made]
+    async with aclosing(outputs(state.engine, http, made)) as all_outputs:
+        async for index, output in all_outputs:
+            replies[index].add(output)
     return replies
 
 
@@ -179,6 +189,7 @@ async def stream(
     request: GenerateRequest,
     events: Callable[[int, Output], bytes],
     last: Callable[[], bytes],
+    failed: Callable[[CorralError], bytes] = failure,
 ) -> ASGIApp:
     """An event stream that begins with the first output, so that an error before it is an ordinary response.
 
@@ -195,4 +206,4 @@ async def stream(
     except BaseException:
         await generations.close()
         raise
-    return EventStream(generations, first, events, last, ping)
+    return EventStream(generations, first, events, last, failed, ping)

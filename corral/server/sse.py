@@ -9,6 +9,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from corral.engine.messages import Output
+from corral.errors import CorralError
 from corral.server.errors import as_corral_error, envelope
 from corral.server.generation import ClientGone, Generations
 
@@ -28,11 +29,16 @@ def frame(value: Any) -> bytes:
     return b"data: " + _encoder.encode(value) + b"\n\n"
 
 
+def failure(error: CorralError) -> bytes:
+    """The event of an error in the middle of a stream."""
+    return frame(envelope(error))
+
+
 class EventStream:
     """The response of a streaming endpoint: an ASGI application.
 
     `first` and what `generations` still gives go through `events(index, output)`, which returns the bytes for
-    it; `last()` gives the end of the stream. A failure in between becomes an error event. The generations are
+    it; `last()` gives the end of the stream, or `failed(error)` when something fails. The generations are
     closed in every case. `scope["outcome"]` says what went wrong, for the log.
     """
 
@@ -42,10 +48,11 @@ class EventStream:
         first: tuple[int, Output] | None,
         events: Callable[[int, Output], bytes],
         last: Callable[[], bytes],
+        failed: Callable[[CorralError], bytes],
         ping_seconds: float | None,
     ) -> None:
         self._generations, self._first, self._events = generations, first, events
-        self._last, self._ping_seconds = last, ping_seconds
+        self._last, self._failed, self._ping_seconds = last, failed, ping_seconds
         self._outcome = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,4 +85,4 @@ class EventStream:
         except Exception as error:
             known = as_corral_error(error)
             self._outcome = str(known)
-            yield frame(envelope(known))
+            yield self._failed(known)

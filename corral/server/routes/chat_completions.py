@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from corral.config import ServerConfig
-from corral.engine.messages import Output, Submit
-from corral.errors import RequestError
+from corral.chat.deltas import Content, Delta, Reasoning, ToolArguments, ToolCall
+from corral.engine.messages import Output
+from corral.errors import CorralError
 from corral.server import generate
+from corral.server.chat_reply import Call, ChatReply
+from corral.server.chat_turn import ChatTurn
 from corral.server.errors import json_response
 from corral.server.generation import ClientGone
-from corral.server.reply import Reply, logprobs, new_id, timings, usage
-from corral.server.schema import CHAT, ChatRequest
-from corral.server.sse import DONE, frame
-from corral.server.state import BUILD, LoadedModel, ServerState
-
-DEFAULT_TOP_LOGPROBS = 20
+from corral.server.reply import logprobs, new_id, timings, usage
+from corral.server.schema import CHAT
+from corral.server.sse import DONE, failure, frame
+from corral.server.state import BUILD, ServerState
 
 
 async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
     try:
         request = CHAT.read(await generate.read_body(http, state.max_body, state.config.timeout))
-        model, ready = state.loaded()
-        prompt = await asyncio.to_thread(_prompt, model, request, state.config, ready.n_ctx)
-        sampling = generate.sampling_params(
-            request, state.config.sampling, model.tokenizer, model.info.n_vocab
-        )
-        sampling = msgspec.structs.replace(sampling, n_probs=_n_probs(request, sampling.n_probs))
+        model, _ = state.loaded()
         id = new_id("chatcmpl-")
-        submits = generate.submits(state, http, request, [prompt], id, sampling, ready)
+        turn = await ChatTurn.of(state, http, request, id)
         head = {
             "created": int(state.now()),
             "id": id,
@@ -42,9 +35,8 @@ async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
             "system_fingerprint": BUILD,
         }
         if request.stream:
-            chunks = _Chunks(head, submits, request.include_usage())
-            return await generate.stream(state, http, submits, request, chunks.add, chunks.last)
-        replies = await generate.collect(state, http, submits)
+            return await turn.stream(http, _Chunks(head, turn, request.include_usage()))
+        replies = await turn.collect(http)
     except ClientGone:
         return generate.NOBODY
     return json_response(
@@ -52,51 +44,43 @@ async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
             "choices": [_choice(i, reply) for i, reply in enumerate(replies)],
             **head,
             "object": "chat.completion",
-            "usage": usage([prompt], replies),
+            "usage": usage([turn.prompt], replies),
             "timings": timings(replies[0].timings),
         }
     )
 
 
-def _prompt(model: LoadedModel, request: ChatRequest, config: ServerConfig, n_ctx: int) -> list[int]:
-    """Token ids of the conversation. Blocking: a template is the model's code and runs in a thread."""
-    kwargs = {**config.chat_template_kwargs, **(request.chat_template_kwargs or {})}
-    if request.enable_thinking is not None:
-        kwargs["enable_thinking"] = request.enable_thinking
-    if request.reasoning_effort == "none":
-        kwargs["enable_thinking"] = False
-    elif request.reasoning_effort is not None:
-        kwargs["reasoning_effort"] = request.reasoning_effort
-    go_on = request.continue_final_message
-    text = model.prompter.prompt(
-        request.messages,
-        add_generation_prompt=request.add_generation_prompt,
-        continue_final_message=False if go_on is None and not config.prefill_assistant else go_on,
-        kwargs=kwargs,
-    )
-    generate.check_length(model, text, n_ctx)
-    return model.tokenizer.encode(text, add_special=True, parse_special=True) or generate.empty_prompt(model)
-
-
-def _n_probs(request: ChatRequest, n_probs: int) -> int:
-    if not request.logprobs:
-        if request.top_logprobs:
-            raise RequestError("Field 'top_logprobs': needs 'logprobs' to be true")
-        return n_probs
-    if request.top_logprobs is None:
-        return n_probs or DEFAULT_TOP_LOGPROBS
-    return max(request.top_logprobs, 1)
-
-
-def _choice(index: int, reply: Reply) -> dict[str, Any]:
-    choice: dict[str, Any] = {
-        "finish_reason": reply.finish_reason,
-        "index": index,
-        "message": {"role": "assistant", "content": "".join(reply.text)},
-    }
+def _choice(index: int, reply: ChatReply) -> dict[str, Any]:
+    text = "".join(reply.content)
+    message: dict[str, Any] = {"role": "assistant", "content": text or (None if reply.calls else "")}
+    if reply.reasoning:
+        message["reasoning_content"] = "".join(reply.reasoning)
+    if reply.calls:
+        message["tool_calls"] = _tool_calls(reply.calls)
+    choice: dict[str, Any] = {"finish_reason": reply.ended_with, "index": index, "message": message}
     if reply.infos:
         choice["logprobs"] = logprobs(reply.infos)
     return choice
+
+
+def _tool_calls(calls: Sequence[Call]) -> list[dict[str, Any]]:
+    return [
+        {"type": "function", "id": c.id, "function": {"name": c.name, "arguments": "".join(c.arguments)}}
+        for c in calls
+    ]
+
+
+def _delta(delta: Delta) -> dict[str, Any]:
+    match delta:
+        case Content(text):
+            return {"content": text}
+        case Reasoning(text):
+            return {"reasoning_content": text}
+        case ToolCall(index, id, name):
+            function = {"name": name, "arguments": ""}
+            return {"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]}
+        case ToolArguments(index, text):
+            return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
 
 
 class _Chunks:
@@ -105,21 +89,21 @@ class _Chunks:
     The timings are on the last event before [DONE].
     """
 
-    def __init__(self, head: dict[str, Any], submits: Sequence[Submit], include_usage: bool) -> None:
+    def __init__(self, head: dict[str, Any], turn: ChatTurn, include_usage: bool) -> None:
         self._head = {**head, "object": "chat.completion.chunk"}
-        self._prompt = submits[0].prompt
-        self._replies = [Reply() for _ in submits]
+        self._prompt = turn.prompt
+        self._replies = [ChatReply() for _ in turn.submits]
         self._spoken: set[int] = set()
         self._include_usage = include_usage
 
-    def add(self, index: int, output: Output) -> bytes:
+    def add(self, index: int, deltas: list[Delta], output: Output) -> bytes:
         reply, events = self._replies[index], b""
-        reply.add(output)
+        reply.add_step(deltas, output)
         if index not in self._spoken:
             self._spoken.add(index)
             events += self._chunk(index, {"role": "assistant", "content": None})
-        if output.text:
-            events += self._chunk(index, {"content": output.text}, infos=True)
+        for delta in deltas:
+            events += self._chunk(index, _delta(delta), infos=True)
         if reply.finish_reason is not None:
             events += self._chunk(index, {}, infos=True, end=True)
         return events
@@ -131,10 +115,13 @@ class _Chunks:
         end = {"choices": [], **self._head, "usage": numbers, "timings": timings(self._replies[0].timings)}
         return frame(end) + DONE
 
+    def failed(self, error: CorralError) -> bytes:
+        return failure(error)
+
     def _chunk(self, index: int, delta: dict[str, Any], *, infos: bool = False, end: bool = False) -> bytes:
         reply = self._replies[index]
         choice: dict[str, Any] = {
-            "finish_reason": reply.finish_reason if end else None,
+            "finish_reason": reply.ended_with if end else None,
             "index": index,
             "delta": delta,
         }

@@ -40,6 +40,20 @@ class Submit(msgspec.Struct, tag="submit", frozen=True, kw_only=True, omit_defau
     """Give the text of control tokens too."""
     client: str = ""
     """Whom the request is for; the scheduler is fair between clients."""
+    cache_prompt: bool = True
+    """Begin behind the longest prefix whose keys and values are still there."""
+    id_slot: int = -1
+    """The slot it would like to run in; it gets another one when that is taken."""
+    n_keep: int = 0
+    """Tokens kept at a context shift; -1: the whole prompt."""
+    n_discard: int = 0
+    """Tokens dropped at a context shift; 0: half of those that are not kept."""
+    max_predict_ms: int = 0
+    """Time for the text, from its first token; looked at once there was a line break. 0: no limit."""
+    timings_per_token: bool = False
+    """Give `timings` with every Output, not with the last one only."""
+    progress: bool = False
+    """Give an Output with `progress` for every step of the prompt."""
 
 
 class Cancel(msgspec.Struct, tag="cancel", frozen=True):
@@ -75,6 +89,20 @@ class Timings(msgspec.Struct, frozen=True, omit_defaults=True):
     prompt_ms: float = 0.0
     predicted_n: int = 0
     predicted_ms: float = 0.0
+    draft_n: int = 0
+    """Tokens that were guessed, and those of them that the model chose too. None of both without speculation."""
+    draft_n_accepted: int = 0
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the prompt has been computed, tokens."""
+
+    total: int
+    cache: int
+    """Of them, found in the prefix cache."""
+    processed: int
+    """Of them, done; the cached ones too."""
+    time_ms: float
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,6 +112,8 @@ class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str
     message: str
     extra: dict[str, int] = {}
+    retry_after: int = 0
+    """Seconds after which trying again makes sense; 0: it does not."""
 
 
 class Output(msgspec.Struct, tag="output", frozen=True, kw_only=True, omit_defaults=True):
@@ -101,7 +131,30 @@ class Output(msgspec.Struct, tag="output", frozen=True, kw_only=True, omit_defau
     stopping_word: str = ""
     timings: Timings | None = None
     seed: int = 0
+    id_slot: int = -1
+    """The slot the request runs in; -1 before it ran."""
+    truncated: bool = False
+    """Tokens were lost to a context shift, or the context was full before the text had ended."""
+    progress: Progress | None = None
     error: ErrorInfo | None = None
+
+
+class SlotStats(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One of the sequences that can run at a time: the request in it, or the last that was."""
+
+    id: int
+    is_processing: bool = False
+    request: str = ""
+    """Its Submit's id; empty before the first one."""
+    task: int = -1
+    """Rising number of its submission."""
+    n_prompt_tokens: int = 0
+    n_prompt_tokens_processed: int = 0
+    """Computed so far, without the cached ones."""
+    n_prompt_tokens_cache: int = 0
+    n_decoded: int = 0
+    n_remain: int = -1
+    """Tokens it may still generate; -1 when idle."""
 
 
 class Stats(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -109,15 +162,38 @@ class Stats(msgspec.Struct, frozen=True, omit_defaults=True):
 
     running: int = 0
     waiting: int = 0
+    waiting_tokens: int = 0
+    """Prompt tokens of those that wait."""
     blocks_used: int = 0
+    blocks_cached: int = 0
+    """Free, but what is in them can be found again."""
     blocks_total: int = 0
+    slots: list[SlotStats] = []
+    """One for each sequence that can run at a time, by id."""
+
     prompt_tokens: int = 0
+    """Computed; those of `cached_tokens` are not among them."""
     cached_tokens: int = 0
+    """Prompt tokens found in the prefix cache."""
+    cache_hits: int = 0
+    """Requests that began behind a cached prefix, and those that had to begin at the start."""
+    cache_misses: int = 0
     prompt_ms: float = 0.0
     predicted_tokens: int = 0
     predicted_ms: float = 0.0
     steps: int = 0
     step_sequences: int = 0
+    """Sum over the steps of the requests in each."""
+    most_tokens: int = 0
+    """The longest sequence there was, prompt and generated."""
+    preemptions: int = 0
+    rejected: int = 0
+    """Requests turned away because the queue was full or they had waited too long."""
+    drafts: int = 0
+    draft_tokens: int = 0
+    draft_accepted: int = 0
+    draft_accepted_at: list[int] = []
+    """[i]: drafts of which the token at place i was accepted."""
 
 
 class Ready(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""What a reply is made of, as it grows: the pieces that a parser of model output yields and the APIs render."""
+"""What a reply is made of, as it grows: pieces that a parser of model output yields and the APIs render."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Timings(msgspec.Struct, frozen=True, omit_defaults=True):
     predicted_n: int = 0
     predicted_ms: float = 0.0
     draft_n: int = 0
-    """Tokens that were guessed, and those of them that the model chose too. None of both without speculation."""
+    """Tokens that were guessed, and those of them that the model chose too; 0 without speculation."""
     draft_n_accepted: int = 0
 
 

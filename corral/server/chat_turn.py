@@ -25,6 +25,7 @@ from corral.engine.messages import Output, Submit
 from corral.errors import CorralError, RequestError
 from corral.server import generate
 from corral.server.chat_reply import ChatReply
+from corral.server.prompts import check_length, empty_prompt
 from corral.server.schema import ChatRequest
 from corral.server.state import LoadedModel, ServerState
 
@@ -95,8 +96,8 @@ class ChatTurn:
 def chat_prompt(model: LoadedModel, request: ChatRequest, config: ServerConfig, n_ctx: int) -> list[int]:
     """Token ids of the conversation. Blocking: a template is the model's code. Raises RequestError."""
     text = prompt_text(model, request, config)
-    generate.check_length(model, text, n_ctx)
-    return model.tokenizer.encode(text, add_special=True, parse_special=True) or generate.empty_prompt(model)
+    check_length(model, text, n_ctx)
+    return model.tokenizer.encode(text, add_special=True, parse_special=True) or empty_prompt(model)
 
 
 def prompt_text(model: LoadedModel, request: ChatRequest, config: ServerConfig) -> str:

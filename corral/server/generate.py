@@ -21,7 +21,7 @@ from corral.server.generation import ClientGone, Generations
 from corral.server.reply import Reply
 from corral.server.schema import GenerateRequest
 from corral.server.sse import EventStream, failure
-from corral.server.state import Engine, LoadedModel, ServerState, Tokenizer
+from corral.server.state import Engine, ServerState, Tokenizer
 
 DEFAULTED = (
     *("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n"),
@@ -136,30 +136,6 @@ def _client(http: Request) -> str:
     if key:
         return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return http.client.host if http.client else ""
-
-
-def check_length(model: LoadedModel, text: str, n_ctx: int) -> None:
-    """Refuses a text that can't fit, before the time and memory that its tokens take. Raises RequestError."""
-    least = len(text) // model.tokenizer.longest
-    if least >= n_ctx:
-        raise ContextSizeError(least, n_ctx, at_least=True)
-
-
-async def encode_text(model: LoadedModel, text: str, n_ctx: int) -> list[int]:
-    """Token ids of a prompt; the event loop goes on meanwhile when the text is long. Raises RequestError."""
-    check_length(model, text, n_ctx)
-    if len(text) > 4000:
-        ids = await asyncio.to_thread(model.tokenizer.encode, text, add_special=True, parse_special=True)
-    else:
-        ids = model.tokenizer.encode(text, add_special=True, parse_special=True)
-    return ids or empty_prompt(model)
-
-
-def empty_prompt(model: LoadedModel) -> list[int]:
-    """What stands for no text at all: the token that begins every text."""
-    if model.tokenizer.bos_id is None:
-        raise RequestError("The prompt is empty, and this model has no token to begin a text with")
-    return [model.tokenizer.bos_id]
 
 
 async def outputs(

@@ -10,23 +10,21 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from corral.engine.messages import Output, Submit, TokenInfo
-from corral.errors import RequestError
 from corral.server import generate
 from corral.server.errors import json_response
 from corral.server.generation import ClientGone
+from corral.server.prompts import read_prompts
 from corral.server.reply import Reply, logprobs, new_id, timings, usage
 from corral.server.schema import COMPLETION, CompletionRequest
 from corral.server.sse import DONE, frame
-from corral.server.state import BUILD, LoadedModel, ServerState
-
-MAX_PROMPTS = 1024
+from corral.server.state import BUILD, ServerState
 
 
 async def completions(state: ServerState, http: Request) -> ASGIApp:
     try:
         request = COMPLETION.read(await generate.read_body(http, state.max_body, state.config.timeout))
         model, ready = state.loaded()
-        prompts = await _prompts(model, request.prompt, ready.n_ctx)
+        prompts = await read_prompts(model, request.prompt, ready.n_ctx)
         sampling = generate.sampling_params(
             request, state.config.sampling, model.tokenizer, model.info.n_vocab
         )
@@ -63,41 +61,6 @@ def _n_probs(request: CompletionRequest, n_probs: int) -> int:
     if request.logprobs is None or request.logprobs is False:
         return n_probs
     return max(n_probs, int(request.logprobs), 1)
-
-
-async def _prompts(model: LoadedModel, value: Any, n_ctx: int) -> list[list[int]]:
-    """Token ids of each prompt: a text, an array of ids (and texts to encode), or an array of such."""
-    if isinstance(value, list) and value and all(isinstance(v, (str, list)) for v in value):
-        if len(value) > MAX_PROMPTS:
-            raise RequestError(f"Field 'prompt': expected at most {MAX_PROMPTS} prompts, got {len(value)}")
-        return [await _sequence(model, v, f"prompt[{i}]", n_ctx) for i, v in enumerate(value)]
-    return [await _sequence(model, value, "prompt", n_ctx)]
-
-
-async def _sequence(model: LoadedModel, value: Any, where: str, n_ctx: int) -> list[int]:
-    if isinstance(value, str):
-        return await generate.encode_text(model, value, n_ctx)
-    if not isinstance(value, list):
-        raise RequestError(
-            f"Field '{where}': expected a string or an array of token ids, got {_shown(value)}"
-        )
-    ids: list[int] = []
-    for i, v in enumerate(value):
-        if isinstance(v, str):
-            generate.check_length(model, v, n_ctx)
-            ids += model.tokenizer.encode(v, add_special=i == 0, parse_special=True)
-        elif isinstance(v, int) and not isinstance(v, bool) and 0 <= v < model.info.n_vocab:
-            ids.append(v)
-        else:
-            raise RequestError(
-                f"Field '{where}[{i}]': expected a token id from 0 to {model.info.n_vocab - 1}, "
-                f"got {_shown(v)}"
-            )
-    return ids or generate.empty_prompt(model)
-
-
-def _shown(value: Any) -> str:
-    return msgspec.json.encode(value).decode()[:80]
 
 
 def _choice(

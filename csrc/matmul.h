@@ -12,14 +12,58 @@ namespace corral::CORRAL_ISA {
 
 constexpr int kFloatColumns = 64;
 
+// How many quads of a sub-block may be summed in 16 bits, where that is cheaper: bytes below 2^bits times at most 127, two and two.
+constexpr int run_of(int sub, int bits) {
+    int run = 1;
+    while (kPairSums && run < sub / 4 && 2 * run * 2 * 127 * ((1 << bits) - 1) <= 32767) run *= 2;
+    return run;
+}
+
 // What a tile has to know of a format: formats of one kind share their tiles.
-template <int Sub, int OffsetLog2, bool Minimum, bool Signed>
+template <int Sub, int OffsetLog2, bool Minimum, bool Signed, int Run>
 struct TileKind {
-    static constexpr int kSub = Sub, kOffsetLog2 = OffsetLog2;
+    static constexpr int kSub = Sub, kOffsetLog2 = OffsetLog2, kRun = Run;
     static constexpr bool kMinimum = Minimum, kSigned = Signed;
 };
 template <class Format>
-using KindOf = TileKind<Format::kSub, Format::kOffsetLog2, Format::kMinimum, Format::kWide && kSignedWide>;
+using KindOf = TileKind<Format::kSub, Format::kOffsetLog2, Format::kMinimum, Format::kBits == 8 && kSignedWide,
+                        run_of(Format::kSub, Format::kBits)>;
+
+// a[t][r] += the dots of Kind::kRun quads of the panel, from `quad` on
+template <class Kind, int R, int T>
+CORRAL_INLINE void dots(const Panel<R>& panel, int quad, const ActBlock* x, I16 (&a)[T][R]) {
+    if constexpr (Kind::kRun > 1) {
+        Pairs sums[T][R];
+#pragma GCC unroll 8
+        for (int k = 0; k < Kind::kRun; k++) {
+            U64 w[R];
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) w[r] = uload(panel.q[quad + k][r]);
+#pragma GCC unroll 16
+            for (int t = 0; t < T; t++)
+#pragma GCC unroll 4
+                for (int r = 0; r < R; r++) {
+                    const auto pairs = dot_pairs(w[r], x[t].q + 4 * (quad + k));
+                    sums[t][r] = k == 0 ? pairs : sums[t][r] + pairs;
+                }
+        }
+#pragma GCC unroll 16
+        for (int t = 0; t < T; t++)
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) a[t][r] = add_pairs(a[t][r], sums[t][r]);
+    } else {
+        U64 w[R];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) w[r] = uload(panel.q[quad][r]);
+#pragma GCC unroll 16
+        for (int t = 0; t < T; t++)
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) {
+                const int8_t* four = x[t].q + 4 * quad;
+                a[t][r] = Kind::kSigned ? dot_signed(a[t][r], w[r], four) : dot(a[t][r], w[r], four);
+            }
+    }
+}
 
 // acc[t][r] over one chunk: `subs` sub-blocks of the panel against the activations of T tokens; added to c [T][R * 16].
 template <class Kind, int R, int T>
@@ -43,18 +87,7 @@ CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, floa
             for (int r = 0; r < R; r++) a[t][r] = start;
         }
 #pragma GCC unroll 8
-        for (int k = 0; k < kSub / 4; k++) {
-            U64 w[R];
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++) w[r] = uload(panel.q[j * (kSub / 4) + k][r]);
-#pragma GCC unroll 16
-            for (int t = 0; t < T; t++)
-#pragma GCC unroll 4
-                for (int r = 0; r < R; r++) {
-                    const int8_t* four = x[t].q + j * kSub + k * 4;
-                    a[t][r] = Kind::kSigned ? dot_signed(a[t][r], w[r], four) : dot(a[t][r], w[r], four);
-                }
-        }
+        for (int k = 0; k < kSub / 4; k += Kind::kRun) dots<Kind>(panel, j * (kSub / 4) + k, x, a);
 #pragma GCC unroll 16
         for (int t = 0; t < T; t++) {
             const F16 d = fset(x[t].d[j / kPerAct]);

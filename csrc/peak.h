@@ -1,27 +1,32 @@
 // Loops that find what a thread can do at most, for `corral bench`.
 #pragma once
-#include "formats/layout.h"
+#include "matmul.h"
 
 namespace corral::CORRAL_ISA {
 
-// `rounds` times 12 independent chains of dots, on operands in L1 that change from round to round; returns the multiply-adds done.
+// `rounds` times the dots of a tile over a sub-block of bytes of four bits, all in L1; returns the multiply-adds done.
 static int64_t peak_dots(int64_t rounds) {
-    alignas(64) uint8_t weights[8][2][64];
-    int8_t acts[16][4];
-    for (int i = 0; i < 1024; i++) weights[i / 128][i / 64 % 2][i % 64] = static_cast<uint8_t>(i % 16);
-    for (int i = 0; i < 64; i++) acts[i / 4][i % 4] = static_cast<int8_t>(i - 32);
-    I16 acc[12];
-    for (I16& a : acc) a = izero();
-    for (int64_t i = 0; i < rounds; i++) {
-        const U64 w[2] = {uload(weights[i % 8][0]), uload(weights[i % 8][1])};
-#pragma GCC unroll 12
-        for (int chain = 0; chain < 12; chain++) acc[chain] = dot(acc[chain], w[chain % 2], acts[(i + chain / 2) % 16]);
-    }
+    using Kind = TileKind<32, -1, false, false, run_of(32, 4)>;
+    constexpr int kQuads = 8;
+    Panel<kTileGroups> panel;
+    ActBlock x[kTileTokens];
+    for (int i = 0; i < 2 * kQuads; i++)
+        for (auto& quads : panel.q[i])
+            for (int j = 0; j < 64; j++) quads[j] = static_cast<uint8_t>((i + j) % 16);
+    for (ActBlock& act : x)
+        for (int i = 0; i < kChunk; i++) act.q[i] = static_cast<int8_t>(i % 64 - 32);
+    I16 acc[kTileTokens][kTileGroups];
+    for (auto& token : acc)
+        for (I16& a : token) a = izero();
+    for (int64_t i = 0; i < rounds; i++)
+#pragma GCC unroll 8
+        for (int k = 0; k < kQuads; k += Kind::kRun) dots<Kind>(panel, kQuads * (i % 2) + k, x, acc);
     F16 sum = fzero();
-    for (const I16& a : acc) sum = sum + to_float(a);
+    for (auto& token : acc)
+        for (const I16& a : token) sum = sum + to_float(a);
     volatile float keep = fsum(sum);
     (void)keep;
-    return rounds * 12 * 64;
+    return rounds * kQuads * kTileTokens * kTileGroups * 64;
 }
 
 // Read n bytes, a multiple of 256, once, in order.

@@ -49,7 +49,8 @@ CORRAL_INLINE void unpack_odd_scales(const uint8_t* p, float unit, Panel<R>& pan
 template <class Format, int Type, int Bytes, int Sub, int CodeBits, int OffsetLog2>
 struct CodebookFormat {
     static constexpr int kType = Type, kBlockWeights = 256, kBlockBytes = Bytes, kSub = Sub, kOffsetLog2 = OffsetLog2;
-    static constexpr bool kMinimum = false, kWide = false;
+    static constexpr int kBits = OffsetLog2 + 1;
+    static constexpr bool kMinimum = false;
     static constexpr int kSubs = 256 / Sub, kCodeBytes = 512 * CodeBits;
 
     static size_t chunk_bytes(int) { return kCodeBytes + round64(kSubs * 8 + 32); }

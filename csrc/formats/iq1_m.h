@@ -11,7 +11,8 @@ namespace corral::CORRAL_ISA {
 
 struct IQ1_M {
     static constexpr int kType = 29, kBlockWeights = 256, kBlockBytes = 56, kSub = 16, kOffsetLog2 = 4;
-    static constexpr bool kMinimum = false, kWide = false;
+    static constexpr int kBits = 5;
+    static constexpr bool kMinimum = false;
     static constexpr int8_t kLevels[16] = {-7, 1, 9, 0, -9, -1, 7, 0};  // and a code that no entry has
     static constexpr float kUnit = 0.125f;
 

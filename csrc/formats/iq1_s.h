@@ -10,7 +10,8 @@ namespace corral::CORRAL_ISA {
 
 struct IQ1_S {
     static constexpr int kType = 19, kBlockWeights = 256, kBlockBytes = 50, kSub = 32, kOffsetLog2 = -1;
-    static constexpr bool kMinimum = true, kWide = false;
+    static constexpr int kBits = 2;
+    static constexpr bool kMinimum = true;
 
     static size_t chunk_bytes(int) { return 1024 + round64(128 + 32); }
 

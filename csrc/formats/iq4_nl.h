@@ -8,7 +8,8 @@ constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 
 
 struct IQ4_NL {
     static constexpr int kType = 20, kBlockWeights = 32, kBlockBytes = 18, kSub = 32, kOffsetLog2 = 7;
-    static constexpr bool kMinimum = false, kWide = true;
+    static constexpr int kBits = 8;
+    static constexpr bool kMinimum = false;
     static constexpr Table kTable{kIq4Values, kSignedWide ? 0 : 128};
 
     static size_t chunk_bytes(int k) { return Q4_0::chunk_bytes(k); }

@@ -8,7 +8,8 @@ namespace corral::CORRAL_ISA {
 
 struct IQ4_XS {
     static constexpr int kType = 23, kBlockWeights = 256, kBlockBytes = 136, kSub = 32, kOffsetLog2 = 7;
-    static constexpr bool kMinimum = false, kWide = true;
+    static constexpr int kBits = 8;
+    static constexpr bool kMinimum = false;
 
     static size_t chunk_bytes(int) { return 2048 + round64(128 + 32); }
 

@@ -7,7 +7,8 @@ namespace corral::CORRAL_ISA {
 
 struct MXFP4 {
     static constexpr int kType = 39, kBlockWeights = 32, kBlockBytes = 17, kSub = 32, kOffsetLog2 = 4;
-    static constexpr bool kMinimum = false, kWide = false;
+    static constexpr int kBits = 5;
+    static constexpr bool kMinimum = false;
     static constexpr int8_t kValues[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
     static constexpr Table kTable{kValues, 1 << kOffsetLog2};
 

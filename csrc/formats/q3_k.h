@@ -8,7 +8,8 @@ namespace corral::CORRAL_ISA {
 
 struct Q3_K {
     static constexpr int kType = 11, kBlockWeights = 256, kBlockBytes = 110, kSub = 16, kOffsetLog2 = 2;
-    static constexpr bool kMinimum = false, kWide = false;
+    static constexpr int kBits = 3;
+    static constexpr bool kMinimum = false;
 
     static size_t chunk_bytes(int) { return 1024 + 512 + 256 + 64; }
 

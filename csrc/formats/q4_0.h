@@ -7,7 +7,8 @@ namespace corral::CORRAL_ISA {
 
 struct Q4_0 {
     static constexpr int kType = 2, kBlockWeights = 32, kBlockBytes = 18, kSub = 32, kOffsetLog2 = 3;
-    static constexpr bool kMinimum = false, kWide = false;
+    static constexpr int kBits = 4;
+    static constexpr bool kMinimum = false;
 
     static size_t chunk_bytes(int k) { return round64(static_cast<size_t>(k) * 8 + static_cast<size_t>(k)); }
 

@@ -7,7 +7,8 @@ namespace corral::CORRAL_ISA {
 
 struct Q4_1 {
     static constexpr int kType = 3, kBlockWeights = 32, kBlockBytes = 20, kSub = 32, kOffsetLog2 = -1;
-    static constexpr bool kMinimum = true, kWide = false;
+    static constexpr int kBits = 4;
+    static constexpr bool kMinimum = true;
 
     static size_t chunk_bytes(int k) { return static_cast<size_t>(k) * 10; }
 

@@ -50,7 +50,8 @@ CORRAL_INLINE void dequantize_affine(const uint8_t* block, const uint8_t* q, flo
 
 struct Q4_K {
     static constexpr int kType = 12, kBlockWeights = 256, kBlockBytes = 144, kSub = 32, kOffsetLog2 = -1;
-    static constexpr bool kMinimum = true, kWide = false;
+    static constexpr int kBits = 4;
+    static constexpr bool kMinimum = true;
 
     static size_t chunk_bytes(int) { return 2048 + 256 + 64; }
 

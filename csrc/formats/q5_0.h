@@ -7,7 +7,8 @@ namespace corral::CORRAL_ISA {
 
 struct Q5_0 {
     static constexpr int kType = 6, kBlockWeights = 32, kBlockBytes = 22, kSub = 32, kOffsetLog2 = 4;
-    static constexpr bool kMinimum = false, kWide = false;
+    static constexpr int kBits = 5;
+    static constexpr bool kMinimum = false;
 
     static size_t chunk_bytes(int k) { return round64(static_cast<size_t>(k) * 11); }
 

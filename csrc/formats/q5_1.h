@@ -7,7 +7,8 @@ namespace corral::CORRAL_ISA {
 
 struct Q5_1 {
     static constexpr int kType = 7, kBlockWeights = 32, kBlockBytes = 24, kSub = 32, kOffsetLog2 = -1;
-    static constexpr bool kMinimum = true, kWide = false;
+    static constexpr int kBits = 5;
+    static constexpr bool kMinimum = true;
 
     static size_t chunk_bytes(int k) { return round64(static_cast<size_t>(k) * 12); }
 

@@ -8,7 +8,8 @@ namespace corral::CORRAL_ISA {
 
 struct Q5_K {
     static constexpr int kType = 13, kBlockWeights = 256, kBlockBytes = 176, kSub = 32, kOffsetLog2 = -1;
-    static constexpr bool kMinimum = true, kWide = false;
+    static constexpr int kBits = 5;
+    static constexpr bool kMinimum = true;
 
     static size_t chunk_bytes(int) { return 2048 + 512 + 256 + 64; }
 

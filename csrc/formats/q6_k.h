@@ -7,7 +7,8 @@ namespace corral::CORRAL_ISA {
 
 struct Q6_K {
     static constexpr int kType = 14, kBlockWeights = 256, kBlockBytes = 210, kSub = 16, kOffsetLog2 = 5;
-    static constexpr bool kMinimum = false, kWide = false;
+    static constexpr int kBits = 6;
+    static constexpr bool kMinimum = false;
 
     static size_t chunk_bytes(int) { return 2048 + 1024 + 256 + 64; }
 

@@ -7,7 +7,8 @@ namespace corral::CORRAL_ISA {
 
 struct Q8_0 {
     static constexpr int kType = 8, kBlockWeights = 32, kBlockBytes = 34, kSub = 32, kOffsetLog2 = 7;
-    static constexpr bool kMinimum = false, kWide = true;
+    static constexpr int kBits = 8;
+    static constexpr bool kMinimum = false;
 
     static size_t chunk_bytes(int k) { return round64(static_cast<size_t>(k) * 17); }
 

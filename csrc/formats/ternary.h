@@ -9,7 +9,8 @@ namespace corral::CORRAL_ISA {
 template <class Format, int Type, int Bytes>
 struct TernaryFormat {
     static constexpr int kType = Type, kBlockWeights = 256, kBlockBytes = Bytes, kSub = 32, kOffsetLog2 = 0;
-    static constexpr bool kMinimum = false, kWide = false;
+    static constexpr int kBits = 2;
+    static constexpr bool kMinimum = false;
 
     static size_t chunk_bytes(int) { return 1024 + 64; }
 

@@ -20,9 +20,9 @@ struct U64 {
 };
 
 #if defined(__AVXVNNI__)
-constexpr bool kSignedWide = false;
+constexpr bool kSignedWide = false, kPairSums = false;
 #else
-constexpr bool kSignedWide = true;
+constexpr bool kSignedWide = true, kPairSums = true;
 #endif
 constexpr int kTileTokens = 3;  // with 1 row group of 2 registers: 6 integer and 6 float accumulators of 16 registers
 constexpr int kTileGroups = 1;
@@ -174,27 +174,45 @@ CORRAL_INLINE U64 ulookup(U64 table, U64 i) {
     return {_mm256_shuffle_epi8(table.a, i.a), _mm256_shuffle_epi8(table.b, i.b)};
 }
 
-// acc[i] += sum over four bytes of w[4i + j] * x[j]; x points at four int8 in [-127, 127], w up to 127 (255 with VNNI)
-CORRAL_INLINE I16 dot(I16 acc, U64 w, const int8_t* x) {
+// Sums of two products, a lane for each half of four bytes.
+struct Pairs {
+    __m256i a, b;
+};
+CORRAL_INLINE __m256i broadcast_four(const int8_t* x) {
     int32_t four;
     __builtin_memcpy(&four, x, 4);
-    __m256i b = _mm256_set1_epi32(four);
+    return _mm256_set1_epi32(four);
+}
+CORRAL_INLINE Pairs dot_pairs(U64 w, const int8_t* x) {
+    __m256i b = broadcast_four(x);
+    return {_mm256_maddubs_epi16(w.a, b), _mm256_maddubs_epi16(w.b, b)};
+}
+// gcc would first make the products of a whole sub-block, and spill them, and then add: the asm keeps each sum where it stands.
+CORRAL_INLINE Pairs operator+(Pairs x, Pairs y) {
+    Pairs sum = {_mm256_add_epi16(x.a, y.a), _mm256_add_epi16(x.b, y.b)};
+    asm volatile("" : "+x"(sum.a), "+x"(sum.b));
+    return sum;
+}
+CORRAL_INLINE I16 add_pairs(I16 acc, Pairs p) {
+    __m256i ones = _mm256_set1_epi16(1);
+    return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(p.a, ones)),
+            _mm256_add_epi32(acc.b, _mm256_madd_epi16(p.b, ones))};
+}
+
+// acc[i] += sum over four bytes of w[4i + j] * x[j]; x points at four int8 in [-127, 127], w up to 127 (255 with VNNI)
+CORRAL_INLINE I16 dot(I16 acc, U64 w, const int8_t* x) {
 #if defined(__AVXVNNI__)
+    __m256i b = broadcast_four(x);
     return {_mm256_dpbusd_avx_epi32(acc.a, w.a, b), _mm256_dpbusd_avx_epi32(acc.b, w.b, b)};
 #else
-    __m256i ones = _mm256_set1_epi16(1);
-    return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(_mm256_maddubs_epi16(w.a, b), ones)),
-            _mm256_add_epi32(acc.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w.b, b), ones))};
+    return add_pairs(acc, dot_pairs(w, x));
 #endif
 }
 // the same for signed w
 CORRAL_INLINE I16 dot_signed(I16 acc, U64 w, const int8_t* x) {
-    int32_t four;
-    __builtin_memcpy(&four, x, 4);
-    __m256i b = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
-    __m256i pa = _mm256_maddubs_epi16(_mm256_abs_epi8(w.a), _mm256_sign_epi8(b, w.a));
-    __m256i pb = _mm256_maddubs_epi16(_mm256_abs_epi8(w.b), _mm256_sign_epi8(b, w.b));
-    return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(pa, ones)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(pb, ones))};
+    __m256i b = broadcast_four(x);
+    return add_pairs(acc, {_mm256_maddubs_epi16(_mm256_abs_epi8(w.a), _mm256_sign_epi8(b, w.a)),
+                           _mm256_maddubs_epi16(_mm256_abs_epi8(w.b), _mm256_sign_epi8(b, w.b))});
 }
 
 }  // namespace corral::CORRAL_ISA

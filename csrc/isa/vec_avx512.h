@@ -20,9 +20,9 @@ struct U64 {
 };
 
 #if defined(__AVX512VNNI__)
-constexpr bool kSignedWide = false;
+constexpr bool kSignedWide = false, kPairSums = false;
 #else
-constexpr bool kSignedWide = true;
+constexpr bool kSignedWide = true, kPairSums = true;
 #endif
 constexpr int kTileTokens = 6;  // with 2 row groups: 12 integer and 12 float accumulators of 32 registers
 constexpr int kTileGroups = 2;
@@ -126,26 +126,34 @@ CORRAL_INLINE U64 utable(const uint8_t* p) {
 // table[i] for each byte i, below 16
 CORRAL_INLINE U64 ulookup(U64 table, U64 i) { return {_mm512_shuffle_epi8(table.v, i.v)}; }
 
-// acc[i] += sum over four bytes of w[4i + j] * x[j]; x points at four int8 in [-127, 127]
-CORRAL_INLINE I16 dot(I16 acc, U64 w, const int8_t* x) {
+// Sums of two products, a lane for each half of four bytes.
+struct Pairs {
+    __m512i v;
+};
+CORRAL_INLINE __m512i broadcast_four(const int8_t* x) {
     int32_t four;
     __builtin_memcpy(&four, x, 4);
-    __m512i b = _mm512_set1_epi32(four);
+    return _mm512_set1_epi32(four);
+}
+CORRAL_INLINE Pairs dot_pairs(U64 w, const int8_t* x) { return {_mm512_maddubs_epi16(w.v, broadcast_four(x))}; }
+CORRAL_INLINE Pairs operator+(Pairs x, Pairs y) { return {_mm512_add_epi16(x.v, y.v)}; }
+CORRAL_INLINE I16 add_pairs(I16 acc, Pairs p) {
+    return {_mm512_add_epi32(acc.v, _mm512_madd_epi16(p.v, _mm512_set1_epi16(1)))};
+}
+
+// acc[i] += sum over four bytes of w[4i + j] * x[j]; x points at four int8 in [-127, 127], w up to 127 (255 with VNNI)
+CORRAL_INLINE I16 dot(I16 acc, U64 w, const int8_t* x) {
 #if defined(__AVX512VNNI__)
-    return {_mm512_dpbusd_epi32(acc.v, w.v, b)};
+    return {_mm512_dpbusd_epi32(acc.v, w.v, broadcast_four(x))};
 #else
-    __m512i pairs = _mm512_maddubs_epi16(w.v, b);
-    return {_mm512_add_epi32(acc.v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
+    return add_pairs(acc, dot_pairs(w, x));
 #endif
 }
 // the same for signed w
 CORRAL_INLINE I16 dot_signed(I16 acc, U64 w, const int8_t* x) {
-    int32_t four;
-    __builtin_memcpy(&four, x, 4);
-    __m512i b = _mm512_set1_epi32(four);
+    __m512i b = broadcast_four(x);
     __m512i signed_x = _mm512_mask_sub_epi8(b, _mm512_movepi8_mask(w.v), _mm512_setzero_si512(), b);
-    __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w.v), signed_x);
-    return {_mm512_add_epi32(acc.v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
+    return add_pairs(acc, {_mm512_maddubs_epi16(_mm512_abs_epi8(w.v), signed_x)});
 }
 
 }  // namespace corral::CORRAL_ISA

@@ -21,7 +21,7 @@ struct U64 {
     uint8x16_t a, b, c, d;
 };
 
-constexpr bool kSignedWide = true;
+constexpr bool kSignedWide = true, kPairSums = false;
 constexpr int kTileTokens = 3;  // with 1 row group of 4 registers: 12 integer and 12 float accumulators of 32 registers
 constexpr int kTileGroups = 1;
 constexpr int kFloatTileTokens = 6;
@@ -173,6 +173,8 @@ CORRAL_INLINE U64 ushl(U64 x, int n) {
 CORRAL_INLINE U64 utable(const uint8_t* p) { return four<U64>(vld1q_u8(p)); }
 // table[i] for each byte i, below 16
 CORRAL_INLINE U64 ulookup(U64 table, U64 i) { return each<U64>(vqtbl1q_u8, table, i); }
+
+struct Pairs {};  // sums in 16 bits are of no use here
 
 // acc[i] += sum over four bytes of w[4i + j] * x[j]; x points at four int8 in [-127, 127], w is signed
 CORRAL_INLINE I16 dot_signed(I16 acc, U64 w, const int8_t* x) {

@@ -21,7 +21,7 @@ struct U64 {
     uint8_t v[64];
 };
 
-constexpr bool kSignedWide = false;
+constexpr bool kSignedWide = false, kPairSums = false;
 constexpr int kTileTokens = 2;
 constexpr int kTileGroups = 1;
 constexpr int kFloatTileTokens = 2;
@@ -188,6 +188,8 @@ CORRAL_INLINE U64 ulookup(U64 table, U64 i) {
     for (int k = 0; k < 64; k++) i.v[k] = table.v[i.v[k]];
     return i;
 }
+
+struct Pairs {};  // sums in 16 bits are of no use here
 
 // acc[i] += sum over four bytes of w[4i + j] * x[j]
 CORRAL_INLINE I16 dot(I16 acc, U64 w, const int8_t* x) {

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -19,6 +18,7 @@ usage: corral <command> [...]
   info       what is in a GGUF file, and what it would need
   tokenize   text to token ids
   bench      how fast a model runs here
+  health     is the server in this container ready
 
 for example
   corral serve --model model.gguf --ctx-size 4096
@@ -31,13 +31,23 @@ corral <command> --help says more. corral --version prints the version.
 def main(argv: Sequence[str] | None = None) -> int:
     """`corral`. Returns the exit code: 0, or 1 after one message on standard error."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and words[:1] == ["serve"]:
+        _end_at_signals()
     return _guarded(lambda: _corral(words))
 
 
 def llama_server(argv: Sequence[str] | None = None) -> int:
     """`llama-server`: the same as `corral serve`."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        _end_at_signals()
     return _guarded(lambda: serve(words, program="llama-server"))
+
+
+def _end_at_signals() -> None:
+    """Until the server has its own handlers: process 1 of a container ignores a signal without one."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: sys.exit(0))
 
 
 def _guarded(command: Callable[[], int]) -> int:
@@ -63,10 +73,14 @@ def _corral(words: list[str]) -> int:
         return 0
     if command == "serve":
         return serve(rest, program="corral serve")
+    if command == "health":
+        from corral.tools.health import main as health  # reads its few words itself: argparse is slow
+
+        return health(rest)
     if command in ("info", "tokenize", "bench"):
         return _tool(command, rest)
     hint = f"; to serve: corral serve {command} ..." if command.startswith("-") else ""
-    expected = "serve, info, tokenize or bench"
+    expected = "serve, info, tokenize, bench or health"
     print(f"error: unknown command {command!r}, expected {expected}{hint}", file=sys.stderr)
     return 1
 
@@ -96,6 +110,7 @@ def serve(words: Sequence[str], program: str) -> int:
         print(_ACTIONS[action](program), end="")
         return 0
 
+    import dataclasses
     import logging
 
     from corral import log
@@ -115,6 +130,8 @@ def serve(words: Sequence[str], program: str) -> int:
 
 
 def _help(program: str) -> str:
+    import shutil
+
     from corral.usage import help_text
 
     return help_text(program, shutil.get_terminal_size((100, 24)).columns)

@@ -37,7 +37,8 @@ class ModelConfig:
     """Names in the API; the first in alphabetical order is the model's id."""
     load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock"] = "auto"
     """Weights are packed into memory in any case. What is left is the table of embeddings, of which a step
-    reads a few rows: it stays in the mapped file (auto, mmap, mmap+mlock) or is copied (none, mlock)."""
+    reads a few rows: it stays in the mapped file (mmap, mmap+mlock) or is copied (none, mlock); auto copies
+    it only if the file is on a network."""
     kv_overrides: dict[str, MetadataValue] = field(default_factory=dict)
     """Metadata values that replace the file's, by whole key."""
     rope: dict[str, float | str] = field(default_factory=dict)
@@ -104,6 +105,8 @@ class ServerConfig:
     """Seconds for the body of a request to arrive."""
     sse_ping_interval: int = 30
     """Seconds of silence after which a stream gets a comment; 0 or less: never."""
+    drain_timeout: int = 7
+    """Seconds that running requests get to finish once the server was asked to stop."""
     n_predict: int | None = None
     """Most tokens a request may generate. None: no limit but the context."""
     chat_template: str | None = None

@@ -131,9 +131,10 @@ COMMON = (
     works("--load-mode -lm", "LOAD_MODE",
           choice("auto", "none", "mmap", "mlock", "mmap+mlock", "dio", metavar="MODE"),
           "auto", "model.load_mode",
-          "where the table of embeddings stays (all other weights are packed into memory): mmap, auto = in "
-          "the file, which is mapped; none = in memory, and the file is not needed any more; mmap+mlock, "
-          "mlock = the same two with all memory locked; dio = taken as none"),
+          "where the table of embeddings stays (all other weights are packed into memory): mmap = in the "
+          "file, which is mapped; none = in memory, and the file is not needed any more; auto = none if the "
+          "file is on a network, else mmap; mmap+mlock, mlock = mmap, none with all memory locked; dio = "
+          "taken as none"),
     works("--mlock", "MLOCK", LOAD_MODE_PART, None, "model.load_mode",
           "keep the weights from being swapped out: --load-mode mmap+mlock, or mlock together with --no-mmap",
           on="+mlock", off=""),
@@ -492,6 +493,9 @@ OWN = (
           "what runs the model: the kernels, or numpy (slow, for comparison)"),
     works("--force-threads", "", SWITCH, False, "engine.force_threads",
           "take --threads as it is, even beyond the CPUs this container may use"),
+    works("--drain-timeout", "=CORRAL_DRAIN_TIMEOUT", integer(0, 86400), 7, "server.drain_timeout",
+          "seconds for running requests to finish after SIGTERM, while new ones are turned away; a container "
+          "is killed 10 s after it"),
 )
 
 PRESET = "presets that download a fixed model are not planned; use --model"

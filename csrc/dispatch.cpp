@@ -9,7 +9,7 @@
 
 namespace corral {
 
-#define CORRAL_VARIANT(name)         \
+#define CORRAL_VARIANT(name, runs)   \
     namespace name {                 \
     extern const KernelTable kTable; \
     }
@@ -21,29 +21,33 @@ struct Cpuid {
     unsigned a = 0, b = 0, c = 0, d = 0;
     Cpuid(unsigned leaf, unsigned part) { __get_cpuid_count(leaf, part, &a, &b, &c, &d); }
 };
-static bool has_f16c() { return Cpuid(1, 0).c >> 29 & 1; }
-static bool has_avxvnni() { return Cpuid(7, 1).a >> 4 & 1; }
+
+struct Cpu {
+    bool avx2, avxvnni, avx512, avx512vnni;
+    Cpu() {
+        __builtin_cpu_init();
+        avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && Cpuid(1, 0).c >> 29 & 1;  // F16C
+        avxvnni = Cpuid(7, 1).a >> 4 & 1;
+        avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+        avx512vnni = __builtin_cpu_supports("avx512vnni");
+    }
+};
+#elif defined(__aarch64__)
+struct Cpu {
+    bool dot = getauxval(AT_HWCAP) & HWCAP_ASIMDDP, i8mm = getauxval(AT_HWCAP2) & HWCAP2_I8MM;
+};
+#else
+struct Cpu {};
 #endif
 
 const std::vector<const KernelTable*>& available_isas() {
     static const std::vector<const KernelTable*> tables = [] {
         std::vector<const KernelTable*> found;
-#if defined(__x86_64__)
-        __builtin_cpu_init();
-        const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-        const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-        if (avx512 && __builtin_cpu_supports("avx512vnni")) found.push_back(&avx512vnni::kTable);
-        if (avx2 && has_avxvnni()) found.push_back(&avxvnni::kTable);
-        if (avx512) found.push_back(&avx512::kTable);
-        if (avx2) found.push_back(&avx2::kTable);
-#elif defined(__aarch64__)
-        const bool dot = getauxval(AT_HWCAP) & HWCAP_ASIMDDP, i8mm = getauxval(AT_HWCAP2) & HWCAP2_I8MM;
-        if (dot && i8mm) found.push_back(&neoni8mm::kTable);
-        if (dot) found.push_back(&neondot::kTable);
-        found.push_back(&neon::kTable);
-#endif
-        found.push_back(&scalar::kTable);
+        [[maybe_unused]] const Cpu cpu;
+#define CORRAL_VARIANT(name, runs) \
+    if (runs) found.push_back(&name::kTable);
+#include "isa/variants.def"
         return found;
     }();
     return tables;

@@ -79,10 +79,10 @@ def test_threads_are_decided_and_clamped(served: Served) -> None:
         (["serve"], "error: no model to serve, expected --model FILE or LLAMA_ARG_MODEL\n"),
         (["serve", "--bogus"], "error: invalid argument: --bogus\n"),
         (["serve", "--port"], 'error while handling argument "--port": expected value for argument\n'),
-        (["fly"], "error: unknown command 'fly', expected serve, info, tokenize or bench\n"),
+        (["fly"], "error: unknown command 'fly', expected serve, info, tokenize, bench or health\n"),
         (
             ["--model", "x"],
-            "error: unknown command '--model', expected serve, info, tokenize or bench; to serve: ",
+            "error: unknown command '--model', expected serve, info, tokenize, bench or health; to serve: ",
         ),
     ],
 )
@@ -158,3 +158,12 @@ def test_help_and_version_import_nothing_heavy(words: list[str]) -> None:
     code = f"import sys\nfrom corral import cli\ncli.main({words!r})\nprint('modules:', *sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stdout.split("modules:")[1].split())
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_before_the_server_runs_ends_it(number: str) -> None:
+    code = (
+        f"import os, signal, corral.cli as cli; cli._end_at_signals(); os.kill(os.getpid(), signal.{number})"
+    )
+    result = subprocess.run([sys.executable, "-c", f"{code}; print('alive')"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

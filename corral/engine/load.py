@@ -20,7 +20,7 @@ from corral.gguf.reader import GGUFFile
 from corral.models import trace_program
 from corral.program.batch import BLOCK_TOKENS, Batch, Executor
 from corral.program.program import Embed, Linear, Program
-from corral.system import budget, cpu
+from corral.system import budget, cpu, filesystem
 from corral.system.memory import kv_bytes_per_token
 from corral.tokenizer.vocabulary import Vocabulary
 
@@ -39,12 +39,19 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     started = time.perf_counter()
     file = GGUFFile.open(model.path, model.metadata_overrides)
     program = trace_program(file)
-    held = _tables(program) if model.load_mode in ("none", "mlock") else set()
+    where = filesystem.of(file.path)
+    file.in_order = where.read_in_order
+    mode = model.load_mode
+    if mode == "auto" and where.remote:
+        mode = "none"  # a table that stays in the file needs the other side for as long as we run
+    held = _tables(program) if mode in ("none", "mlock") else set()
     train_ctx = file.require(f"{file.architecture}.context_length", int)
     threads = cpu.decide(config.threads, cpu.limits(), force=config.force_threads)
     memory = _plan_memory(program, file, config, train_ctx, held)
     for line in memory.describe():
         progress(0.0, line)
+    if where.read_in_order:
+        progress(0.0, f"{file.path} is on {where.type} (mounted at {where.mount_point}): read in order")
     notes = [threads.warning]
     n_ctx = min(memory.ctx_size, train_ctx)
     if n_ctx < memory.ctx_size:

@@ -25,6 +25,9 @@ __all__ = ["GGUFFile", "TensorInfo"]
 T = TypeVar("T")
 D = TypeVar("D")
 
+READ_BYTES = 4 << 20
+"""A read that is large for any network file system."""
+
 _SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 _ARCHITECTURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -54,6 +57,8 @@ class GGUFFile:
         self.replaced: dict[str, Any] = {}
         """Keys whose value is not the file's -> what the file has, None if it has no such key."""
         self._held: dict[str, NDArray[np.uint8]] = {}
+        self.in_order = False
+        """Whether `read_ahead` does anything: page faults are slow where the file is."""
         self.tensors: dict[str, TensorInfo] = {}
         for shard in shards:
             for tensor in shard.header.tensors:
@@ -123,10 +128,24 @@ class GGUFFile:
     def hold(self, name: str) -> None:
         """Copy tensor `name` into memory: from now on its `data` does not depend on the file."""
         if name not in self._held:
+            self.read_ahead(name)
             held = self.data(name).copy()
             held.flags.writeable = False
             self.drop_pages(name)
             self._held[name] = held
+
+    def read_ahead(self, name: str) -> None:
+        """Read tensor `name` from its first byte to its last, so that touching it waits for no page, if
+        `in_order` is set. An error is left to the page fault that will meet it."""
+        if not self.in_order or name in self._held:
+            return
+        tensor = self.tensors[name]
+        buffer = memoryview(bytearray(min(READ_BYTES, tensor.nbytes)))
+        with contextlib.suppress(OSError), self.paths[tensor.shard].open("rb", buffering=0) as file:
+            file.seek(tensor.offset)
+            left = tensor.nbytes
+            while left > 0 and (count := file.readinto(buffer[:left])):
+                left -= count
 
     def drop_pages(self, name: str) -> None:
         """Give the memory of tensor `name` back; touching it again reads it from the file again."""

@@ -151,6 +151,7 @@ class NativeExecutor:
         for w, size in sizes.items():
             weight = self.program.weights[w]
             rows, cols = weight.shape
+            self.file.read_ahead(weight.name)
             self._matrices[w] = self.native.add_matrix(
                 int(weight.type), rows, cols, self.file.data(weight.name)
             )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import os
 import signal
 import socket
 import sys
@@ -30,14 +32,14 @@ from corral.gguf.reader import GGUFFile
 from corral.server import sockets
 from corral.server.app import build_app
 from corral.server.model_info import model_info
+from corral.server.reaper import reap_orphans
 from corral.server.state import LoadedModel, ServerState
 from corral.server.supervisor import Supervisor
+from corral.server.throttling import watch_throttling
 from corral.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 log = logging.getLogger("corral.server")
 
-DRAIN_SECONDS = 7.0
-"""For running requests to finish after SIGTERM: `docker stop` kills after 10."""
 ENGINE_SECONDS = 1.5
 """For the engine process to end."""
 KEEP_ALIVE_SECONDS = 75
@@ -83,6 +85,9 @@ async def _serve(
     serving = asyncio.create_task(http.serve(bound))
     living = asyncio.create_task(_live(state, engine, file, model_config, bound))
     stopping = asyncio.create_task(stop.wait())
+    caring = [asyncio.create_task(watch_throttling())]
+    if os.getpid() == 1:
+        caring.append(asyncio.create_task(reap_orphans()))
     try:
         await asyncio.wait({living, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
         for task in (living, serving):
@@ -94,10 +99,12 @@ async def _serve(
         http.should_exit = True
         living.cancel()
         stopping.cancel()
-        await asyncio.wait({serving}, timeout=DRAIN_SECONDS)
+        await asyncio.wait({serving}, timeout=server_config.drain_timeout)
         # what still runs ends with an error that says why
         await engine.close(0 if http.force_exit else ENGINE_SECONDS)
-        await asyncio.gather(serving, living, stopping, return_exceptions=True)
+        for task in caring:
+            task.cancel()
+        await asyncio.gather(serving, living, stopping, *caring, return_exceptions=True)
     return 0
 
 
@@ -106,7 +113,8 @@ def _on_signal(number: int, stop: asyncio.Event, http: _Http) -> None:
         log.warning("second signal: ending at once")
         http.force_exit = True
     else:
-        log.info("%s: finishing the running requests", signal.Signals(number).name)
+        name = signal.Signals(number).name
+        log.info("%s: finishing the running requests, for %d s at most", name, http.drain_timeout)
         stop.set()
 
 
@@ -114,6 +122,7 @@ class _Http(uvicorn.Server):
     """uvicorn without its signal handlers: ending is ours to order."""
 
     def __init__(self, state: ServerState) -> None:
+        self.drain_timeout = state.config.drain_timeout
         super().__init__(
             uvicorn.Config(
                 build_app(state),
@@ -124,7 +133,7 @@ class _Http(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=int(DRAIN_SECONDS + ENGINE_SECONDS),
+                timeout_graceful_shutdown=math.ceil(state.config.drain_timeout + ENGINE_SECONDS),
             )
         )
 

@@ -61,6 +61,37 @@ def cpu_quota(root: Path = ROOT) -> Limit | None:
     return _tightest("cpu", readers, root)
 
 
+@dataclass(frozen=True, slots=True)
+class Throttling:
+    """How often and how long the CPU quota stopped the group, since it was made."""
+
+    periods: int
+    """Periods in which something ran."""
+    throttled: int
+    """Those in which the quota was used up."""
+    seconds: float
+    """Time without running that this cost, of all CPUs together."""
+    source: str
+
+
+def cpu_throttling(root: Path = ROOT) -> Throttling | None:
+    """The counters of the group that sets the quota (`cpu.stat` beside it); None without a quota."""
+    quota = cpu_quota(root)
+    if quota is None:
+        return None
+    path = (root / quota.source.lstrip("/")).with_name("cpu.stat")
+    counters = dict(re.findall(r"^(\w+) (\d+)$", _read(path) or "", re.MULTILINE))
+    if "nr_throttled" not in counters:
+        return None
+    nanoseconds = int(counters.get("throttled_time", 0)) + 1000 * int(counters.get("throttled_usec", 0))
+    return Throttling(
+        periods=int(counters.get("nr_periods", 0)),
+        throttled=int(counters["nr_throttled"]),
+        seconds=nanoseconds / 1e9,
+        source=quota.source,
+    )
+
+
 def memory_limit(root: Path = ROOT) -> Limit | None:
     """Bytes (`memory.max`, `memory.high`, `memory.limit_in_bytes`), or None if they are not limited.
 

@@ -20,6 +20,7 @@ from corral.gguf.types import MetadataValue
 from corral.models import trace_program
 from corral.sampling.params import SamplingParams
 from corral.system.budget import MIB, MemoryLimit
+from corral.system.filesystem import FileSystem
 
 REFERENCE = EngineConfig(executor="reference", threads=1)
 SUBMIT = Submit(id="a", prompt=[1, 75, 76], max_tokens=20, sampling=SamplingParams(seed=1, ignore_eos=True))
@@ -123,6 +124,21 @@ def test_load_mode_decides_where_the_table_stays(
     monkeypatch.setattr(load_module, "lock_memory", lambda: "")
     load(ModelConfig(path=toy, load_mode=load_mode), REFERENCE, lambda *_: None)  # type: ignore[arg-type]
     assert names == ["token_embd.weight"] * held
+
+
+@pytest.mark.parametrize(
+    ("type", "in_order", "held"), [("nfs4", True, True), ("overlay", True, False), ("ext4", False, False)]
+)
+def test_a_file_system_with_slow_page_faults_is_read_in_order(
+    toy: str, monkeypatch: pytest.MonkeyPatch, type: str, in_order: bool, held: bool
+) -> None:
+    names: list[tuple[str, bool]] = []
+    said: list[str] = []
+    monkeypatch.setattr(GGUFFile, "hold", lambda file, name: names.append((name, file.in_order)))
+    monkeypatch.setattr(load_module.filesystem, "of", lambda path: FileSystem(type, "/models"))
+    load(ModelConfig(path=toy), REFERENCE, lambda _, message: said.append(message))
+    assert names == [("token_embd.weight", True)] * held
+    assert (f"{toy} is on {type} (mounted at /models): read in order" in said) == in_order
 
 
 def test_a_table_that_is_held_beside_the_output_is_planned_for(toy: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,6 +164,36 @@ def test_data_outlives_close_and_pages_come_back(file: GGUFFile) -> None:
     with file:
         pass
     assert np.array_equal(data, before)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_reading_ahead_reads_the_tensor_once_in_order(
+    file: GGUFFile, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    monkeypatch.setattr("corral.gguf.reader.READ_BYTES", 16)
+    reads: list[tuple[int, int]] = []
+
+    class Recorded(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            at = self.tell()
+            count = super().readinto(buffer)
+            reads.append((at, count))
+            return count
+
+    monkeypatch.setattr(Path, "open", lambda path, *_, **__: Recorded(path))
+    file.in_order = wanted
+    file.read_ahead("t3")
+    start = file.tensors["t3"].offset
+    assert reads == ([(start + at, min(16, 68 - at)) for at in range(0, 68, 16)] if wanted else [])
+
+
+def test_reading_ahead_leaves_errors_to_who_needs_the_bytes(
+    file: GGUFFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.in_order = True
+    file.path.unlink()
+    file.read_ahead("t3")
+    assert file.data("t3")[2:34].tolist() == [127] * 32
 
 
 def test_what_is_held_does_not_need_the_file(file: GGUFFile) -> None:

@@ -62,12 +62,11 @@ patched.EngineClient = SlowEngine
 patched.load_model = lambda *_: fake_state().model
 patched.GGUFFile.open = lambda *_: contextlib.nullcontext()
 patched.Supervisor = partial(serve.Supervisor, first_delay=0.01)
-patched.DRAIN_SECONDS = 1.0
 info = fake_state().model
 assert info is not None
 info.info.meta.update(ftype="Q8_0", n_params=1e6, n_ctx_train=256)  # type: ignore[attr-defined]
 patched.load_model = lambda *_: info
-config = ServerConfig(hosts=(host,), port=int(port))
+config = ServerConfig(hosts=(host,), port=int(port), drain_timeout=1)
 log.setup(config)
 try:
     sys.exit(serve.run(ModelConfig(path="tiny.gguf"), EngineConfig(), config, ["a warning"]))

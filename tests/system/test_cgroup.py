@@ -224,3 +224,35 @@ def test_a_mount_point_with_a_space(tree: Tree) -> None:
     limit = cgroup.cpu_quota(tree(files))
     assert limit is not None
     assert limit.value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({**V2, "sys/fs/cgroup/cpu.stat": "nr_periods 9\nnr_throttled 3\nthrottled_usec 5\n"}, None),
+        (
+            {
+                **V2_NESTED,
+                "sys/fs/cgroup/kubepods/pod1/cpu.max": "150000 100000\n",
+                "sys/fs/cgroup/kubepods/pod1/cpu.stat": (
+                    "usage_usec 77\nnr_periods 9\nnr_throttled 3\nthrottled_usec 1500000\n"
+                ),
+                "sys/fs/cgroup/kubepods/pod1/c1/cpu.max": "max 100000\n",
+            },
+            cgroup.Throttling(9, 3, 1.5, "/sys/fs/cgroup/kubepods/pod1/cpu.max"),
+        ),
+        (
+            {
+                **V1,
+                f"{V1_CPU}/cpu.cfs_quota_us": "100000\n",
+                f"{V1_CPU}/cpu.cfs_period_us": "100000\n",
+                f"{V1_CPU}/cpu.stat": "nr_periods 20\nnr_throttled 4\nthrottled_time 2500000000\n",
+            },
+            cgroup.Throttling(20, 4, 2.5, f"/{V1_CPU}/cpu.cfs_quota_us"),
+        ),
+        ({**V2, "sys/fs/cgroup/cpu.max": "100000 100000\n"}, None),
+    ],
+)
+def test_cpu_throttling(files: Files, expected: cgroup.Throttling | None, tree: Tree) -> None:
+    assert cgroup.cpu_throttling(tree(files)) == expected

@@ -15,6 +15,8 @@ from corral.errors import OptionError
 from corral.gguf.types import MetadataValue
 from corral.sampling.params import SamplingParams
 
+CacheTypeName = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
+
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
@@ -64,6 +66,10 @@ class EngineConfig:
     """Most tokens of one step."""
     ubatch_size: int = 512
     """Most tokens of a step that are in flight at once: bounds the buffers of activations."""
+    cache_type_k: CacheTypeName = "f16"
+    """How the KV cache keeps keys; of those there are, `corral.engine.load` takes the nearest."""
+    cache_type_v: CacheTypeName = "f16"
+    """The same for values."""
     threads: int | None = None
     """Threads that compute. None: `corral.system.cpu` decides."""
     force_threads: bool = False

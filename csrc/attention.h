@@ -6,16 +6,20 @@
 #include <cstring>
 
 #include "elementwise.h"
+#include "half.h"
 
 namespace corral::CORRAL_ISA {
 
 constexpr int kScoreRows = kTileTokens > 4 ? 8 : 2;
 constexpr int kValueRows = kTileTokens > 4 ? 4 : 2;
 constexpr int kValueLanes = kTileTokens > 4 ? 4 : 2;
+constexpr int kDirectRows = 2 * kValueRows;
 constexpr float kMasked = -3.0e38f;  // below every score; a finite number keeps differences finite
 
 struct AttentionScratch {
-    alignas(64) float keys[kMostHeadDim * kBlockTokens];  // one block as float32, [Dh][B]
+    alignas(64) float keys[kMostHeadDim * kBlockTokens];    // one block as float32, [Dh][B]
+    alignas(64) float values[kMostHeadDim * kBlockTokens];  // [B][padded Dh]
+    alignas(64) float value_scales[kMostHeadDim / kCacheGroup * kBlockTokens];
     alignas(64) float scores[kMostAttentionRows * kBlockTokens];
     alignas(64) float out[kMostAttentionRows * kMostHeadDim];
     float most[kMostAttentionRows], sum[kMostAttentionRows], rescale[kMostAttentionRows];
@@ -23,22 +27,135 @@ struct AttentionScratch {
     int position[kMostAttentionRows];
 };
 
-static void store_kv(const float* k, const float* v, int kv_heads, int head_dim, int place, uint16_t* key_block,
-                     uint16_t* value_block) {
-    const int padded = padded_head_dim(head_dim);
-    const F16 top = fset(65504.0f), bottom = fset(-65504.0f);  // stay finite in float16
+// What the cache keeps is finite, whatever it was given: the weight of 0 of a token that is not seen then takes it away.
+struct CacheF32 {
+    using Number = float;
+    static constexpr CacheType kType = CacheType::kF32;
+    static constexpr float kMost = 3.402823466e38f;
+    CORRAL_INLINE_MEMBER static F16 load(const Number* p) { return fload(p); }
+    CORRAL_INLINE_MEMBER static void store(Number* p, F16 x) { fstore(p, x); }
+};
+struct CacheF16 {
+    using Number = uint16_t;
+    static constexpr CacheType kType = CacheType::kF16;
+    static constexpr float kMost = 65504.0f;
+    CORRAL_INLINE_MEMBER static F16 load(const Number* p) { return fload_half(p); }
+    CORRAL_INLINE_MEMBER static void store(Number* p, F16 x) { fstore_half(p, x); }
+};
+struct CacheQ8_0 {
+    using Number = int8_t;
+    static constexpr CacheType kType = CacheType::kQ8_0;
+    static constexpr float kMost = 65504.0f;
+    CORRAL_INLINE_MEMBER static F16 load(const Number* p) { return fload_i8(p); }
+    CORRAL_INLINE_MEMBER static void store(Number* p, F16 x) { fstore_rounded_i8(p, x); }
+};
+template <class C>
+constexpr bool kScaled = C::kType == CacheType::kQ8_0;
+
+// One head of a block: see cache_bytes().
+template <class C>
+struct CacheHead {
+    using Number = typename C::Number;
+    Number* numbers;
+    uint16_t* scales;
+
+    CacheHead(uint8_t* block, int head, int dim)
+        : numbers(reinterpret_cast<Number*>(block + static_cast<size_t>(head) * cache_bytes(C::kType, dim))),
+          scales(kScaled<C> ? reinterpret_cast<uint16_t*>(numbers + dim * kBlockTokens) : nullptr) {}
+};
+
+// Up to 32 numbers as the cache keeps them, zeros behind. The int8 are rounded with the scale as it is kept, in float16.
+template <class C>
+CORRAL_INLINE void round_group(const float* x, int n, typename C::Number* out, uint16_t* scale) {
+    const F16 top = fset(C::kMost), bottom = fset(-C::kMost);
+    F16 a = fmin(fmax(load_n(x, n < 16 ? n : 16), bottom), top);
+    F16 b = n > 16 ? fmin(fmax(load_n(x + 16, n - 16), bottom), top) : fzero();
+    if constexpr (kScaled<C>) {
+        *scale = float_to_half(fmost(fmax(fabs16(a), fabs16(b))) / 127.0f);
+        const float d = half_to_float(*scale);
+        const F16 inverse = fset(d > 0.0f ? 1.0f / d : 0.0f);
+        a = a * inverse, b = b * inverse;
+    }
+    C::store(out, a);
+    C::store(out + 16, b);
+}
+
+template <class C>
+static void store_keys(const float* k, int kv_heads, int head_dim, int place, uint8_t* block) {
+    alignas(64) typename C::Number column[kCacheGroup];
     for (int h = 0; h < kv_heads; h++) {
-        uint16_t* keys = key_block + static_cast<size_t>(h) * head_dim * kBlockTokens + place;
-        uint16_t* values = value_block + (static_cast<size_t>(h) * kBlockTokens + place) * padded;
-        for (int d = 0; d < head_dim; d += 16) {
-            const int n = head_dim - d < 16 ? head_dim - d : 16;
-            alignas(32) uint16_t column[16];
-            fstore_half(column, fmin(fmax(load_n(k + h * head_dim + d, n), bottom), top));
-            for (int i = 0; i < n; i++) keys[(d + i) * kBlockTokens] = column[i];
-            fstore_half(values + d, fmin(fmax(load_n(v + h * head_dim + d, n), bottom), top));
+        const CacheHead<C> head(block, h, head_dim);
+        for (int d = 0; d < head_dim; d += kCacheGroup) {
+            const int n = head_dim - d < kCacheGroup ? head_dim - d : kCacheGroup;
+            round_group<C>(k + h * head_dim + d, n, column, head.scales + d / kCacheGroup * kBlockTokens + place);
+            for (int i = 0; i < n; i++) head.numbers[(d + i) * kBlockTokens + place] = column[i];
         }
     }
 }
+
+template <class C>
+static void store_values(const float* v, int kv_heads, int head_dim, int place, uint8_t* block) {
+    const int padded = padded_head_dim(head_dim), groups = cache_groups(padded);
+    alignas(64) typename C::Number row[kCacheGroup];
+    for (int h = 0; h < kv_heads; h++) {
+        const CacheHead<C> head(block, h, padded);
+        for (int d = 0; d < head_dim; d += kCacheGroup) {
+            const int n = head_dim - d < kCacheGroup ? head_dim - d : kCacheGroup;
+            round_group<C>(v + h * head_dim + d, n, row, head.scales + place * groups + d / kCacheGroup);
+            const int kept = padded - d < kCacheGroup ? padded - d : kCacheGroup;
+            memcpy(head.numbers + place * padded + d, row, sizeof(row[0]) * static_cast<size_t>(kept));
+        }
+    }
+}
+
+// One row a CacheType.
+using StoreCache = void (*)(const float*, int kv_heads, int head_dim, int place, uint8_t* block);
+constexpr StoreCache kStoreKeys[] = {store_keys<CacheF32>, store_keys<CacheF16>, store_keys<CacheQ8_0>};
+constexpr StoreCache kStoreValues[] = {store_values<CacheF32>, store_values<CacheF16>, store_values<CacheQ8_0>};
+
+static void store_kv(const float* k, const float* v, int kv_heads, int head_dim, int place, CachePart keys,
+                     CachePart values) {
+    kStoreKeys[static_cast<int>(keys.type)](k, kv_heads, head_dim, place, keys.data);
+    kStoreValues[static_cast<int>(values.type)](v, kv_heads, head_dim, place, values.data);
+}
+
+// The keys of a block, [Dh][B], as float32.
+template <class C>
+static void load_keys(AttentionScratch& s, uint8_t* block, int kv_head, int head_dim) {
+    const CacheHead<C> head(block, kv_head, head_dim);
+    for (int first = 0; first < head_dim; first += kCacheGroup) {
+        F16 low = fzero(), high = fzero();
+        if constexpr (kScaled<C>) {
+            low = fload_half(head.scales + first);  // a group of 32 numbers has the scales of 32 tokens
+            high = fload_half(head.scales + first + 16);
+        }
+        const int end = head_dim - first < kCacheGroup ? head_dim : first + kCacheGroup;
+        for (int at = first * kBlockTokens; at < end * kBlockTokens; at += kBlockTokens) {
+            F16 a = C::load(head.numbers + at), b = C::load(head.numbers + at + 16);
+            if constexpr (kScaled<C>) a = a * low, b = b * high;
+            fstore(s.keys + at, a);
+            fstore(s.keys + at + 16, b);
+        }
+    }
+}
+
+// The values of a block, [B][padded Dh], as float32: 16 lanes of a token.
+struct FloatValues {
+    const float* numbers;
+    int padded;
+    CORRAL_INLINE_MEMBER F16 load(int token, int lane) const { return fload(numbers + token * padded + lane); }
+};
+template <class C>
+struct Values {
+    const typename C::Number* numbers;
+    const float* scales;
+    int padded, groups;
+    CORRAL_INLINE_MEMBER F16 load(int token, int lane) const {
+        const F16 x = C::load(numbers + token * padded + lane);
+        if constexpr (kScaled<C>) return x * fset(scales[token * groups + lane / kCacheGroup]);
+        return x;
+    }
+};
 
 // scores[row][B] = q[row] . keys
 template <int M>
@@ -71,18 +188,18 @@ static void score_all(AttentionScratch& s, int row, int rows, int head_dim) {
 }
 
 // out[row][lanes] = out * rescale + sum over the block's tokens of weight * value
-template <int M, int L>
-CORRAL_INLINE void add_values(AttentionScratch& s, int row, int lane, int padded, const uint16_t* values, int tokens) {
+template <int M, int L, class V>
+CORRAL_INLINE void add_values(AttentionScratch& s, int row, int lane, const V& values, int tokens) {
     F16 acc[M][L];
 #pragma GCC unroll 4
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
         for (int l = 0; l < L; l++)
-            acc[m][l] = fload(s.out + (row + m) * padded + lane + 16 * l) * fset(s.rescale[row + m]);
+            acc[m][l] = fload(s.out + (row + m) * values.padded + lane + 16 * l) * fset(s.rescale[row + m]);
     for (int t = 0; t < tokens; t++) {
         F16 v[L];
 #pragma GCC unroll 4
-        for (int l = 0; l < L; l++) v[l] = fload_half(values + t * padded + lane + 16 * l);
+        for (int l = 0; l < L; l++) v[l] = values.load(t, lane + 16 * l);
 #pragma GCC unroll 4
         for (int m = 0; m < M; m++) {
             const F16 p = fset(s.scores[(row + m) * kBlockTokens + t]);
@@ -93,20 +210,43 @@ CORRAL_INLINE void add_values(AttentionScratch& s, int row, int lane, int padded
 #pragma GCC unroll 4
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
-        for (int l = 0; l < L; l++) fstore(s.out + (row + m) * padded + lane + 16 * l, acc[m][l]);
+        for (int l = 0; l < L; l++) fstore(s.out + (row + m) * values.padded + lane + 16 * l, acc[m][l]);
 }
 
-template <int M>
-static void add_all_values(AttentionScratch& s, int row, int rows, int padded, const uint16_t* values, int tokens) {
+template <int M, class V>
+static void add_all_values(AttentionScratch& s, int row, int rows, const V& values, int tokens) {
     for (; row + M <= rows; row += M) {
         int lane = 0;
-        for (; lane + 16 * kValueLanes <= padded; lane += 16 * kValueLanes)
-            add_values<M, kValueLanes>(s, row, lane, padded, values, tokens);
-        for (; lane < padded; lane += 16) add_values<M, 1>(s, row, lane, padded, values, tokens);
+        for (; lane + 16 * kValueLanes <= values.padded; lane += 16 * kValueLanes)
+            add_values<M, kValueLanes>(s, row, lane, values, tokens);
+        for (; lane < values.padded; lane += 16) add_values<M, 1>(s, row, lane, values, tokens);
     }
     if constexpr (M > 1)
-        if (row < rows) add_all_values<M - 1>(s, row, rows, padded, values, tokens);
+        if (row < rows) add_all_values<M - 1>(s, row, rows, values, tokens);
 }
+
+// Few rows take the values as they are kept; for more they are made float32 once.
+template <class C>
+static void weigh_values(AttentionScratch& s, uint8_t* block, int kv_head, int padded, int rows, int tokens) {
+    const CacheHead<C> head(block, kv_head, padded);
+    const int groups = cache_groups(padded);
+    if constexpr (kScaled<C>)
+        for (int i = 0; i < groups * kBlockTokens; i += 16) fstore(s.value_scales + i, fload_half(head.scales + i));
+    const Values<C> values{head.numbers, s.value_scales, padded, groups};
+    if (C::kType == CacheType::kF32 || rows <= kDirectRows) {
+        add_all_values<kValueRows>(s, 0, rows, values, tokens);
+        return;
+    }
+    for (int t = 0; t < tokens; t++)
+        for (int lane = 0; lane < padded; lane += 16) fstore(s.values + t * padded + lane, values.load(t, lane));
+    add_all_values<kValueRows>(s, 0, rows, FloatValues{s.values, padded}, tokens);
+}
+
+// One row a CacheType.
+constexpr void (*kLoadKeys[])(AttentionScratch&, uint8_t* block, int kv_head, int head_dim) = {
+    load_keys<CacheF32>, load_keys<CacheF16>, load_keys<CacheQ8_0>};
+constexpr void (*kWeighValues[])(AttentionScratch&, uint8_t* block, int kv_head, int padded, int rows, int tokens) = {
+    weigh_values<CacheF32>, weigh_values<CacheF16>, weigh_values<CacheQ8_0>};
 
 // Scores of one row and block become weights; the row's running maximum and sum move on.
 CORRAL_INLINE void weigh(AttentionScratch& s, int row, int first_key, int first_seen, float scale, float softcap) {
@@ -149,9 +289,7 @@ static void attend(const AttentionArgs& a, int first_token, int last_token, int 
     for (int first_key = oldest > 0 ? oldest / kBlockTokens * kBlockTokens : 0; first_key < last_key;
          first_key += kBlockTokens) {
         const size_t block = static_cast<size_t>(a.block_table[first_key / kBlockTokens]) * a.block_stride;
-        const uint16_t* keys = a.keys + block + static_cast<size_t>(kv_head) * a.head_dim * kBlockTokens;
-        const uint16_t* values = a.values + block + static_cast<size_t>(kv_head) * padded * kBlockTokens;
-        for (int i = 0; i < a.head_dim * kBlockTokens; i += 16) fstore(s.keys + i, fload_half(keys + i));
+        kLoadKeys[static_cast<int>(a.keys.type)](s, a.keys.data + block, kv_head, a.head_dim);
         const int tokens = last_key - first_key < kBlockTokens ? last_key - first_key : kBlockTokens;
 
         score_all<kScoreRows>(s, 0, rows, a.head_dim);
@@ -159,7 +297,7 @@ static void attend(const AttentionArgs& a, int first_token, int last_token, int 
             const int first_seen = a.window > 0 ? s.position[row] - a.window + 1 : 0;
             weigh(s, row, first_key, first_seen, a.scale, a.softcap);
         }
-        add_all_values<kValueRows>(s, 0, rows, padded, values, tokens);
+        kWeighValues[static_cast<int>(a.values.type)](s, a.values.data + block, kv_head, padded, rows, tokens);
     }
 
     rows = 0;

@@ -42,6 +42,13 @@ Rows rows_named(const std::string& name) {
     throw std::invalid_argument("rows are 'T' or 'S', not '" + name + "'");
 }
 
+CacheType cache_type_named(const std::string& name) {
+    if (name == "f32") return CacheType::kF32;
+    if (name == "f16") return CacheType::kF16;
+    if (name == "q8_0") return CacheType::kQ8_0;
+    throw std::invalid_argument("cache types are 'f32', 'f16' or 'q8_0', not '" + name + "'");
+}
+
 // A wrong batch is a bug of the caller; it must not become a wild read.
 Batch checked(const Program& p, const Ints& tokens, const Ints& positions, const Ints& query_start,
               const Ints& context_len, const IntTable& block_tables, const Ints& logit_rows) {
@@ -122,7 +129,9 @@ NB_MODULE(_native, m) {
             return p.add_table(type, rows, cols, data.data());
         }, "type"_a, "rows"_a, "cols"_a, "data"_a, nb::keep_alive<1, 5>(), "An embedding table, read from the data.")
         .def("add_vector", [](Program& p, Floats data) { return p.add_vector(data.data(), int(data.size())); }, "data"_a)
-        .def("add_kv_layer", &Program::add_kv_layer, "kv_heads"_a, "head_dim"_a)
+        .def("add_kv_layer", [](Program& p, int kv_heads, int head_dim, const std::string& keys, const std::string& values) {
+            return p.add_kv_layer(kv_heads, head_dim, cache_type_named(keys), cache_type_named(values));
+        }, "kv_heads"_a, "head_dim"_a, "keys"_a, "values"_a, "A layer of the KV cache; types are 'f32', 'f16' or 'q8_0'.")
         .def("add_buffer", [](Program& p, const std::string& rows, int cols, int slot) {
             return p.add_buffer(rows_named(rows), cols, slot);
         }, "rows"_a, "cols"_a, "slot"_a)
@@ -187,6 +196,7 @@ NB_MODULE(_native, m) {
         .def_prop_ro("packed_bytes", &Program::packed_bytes)
         .def_prop_ro("buffer_bytes", &Program::buffer_bytes)
         .def_prop_ro("kv_bytes", &Program::kv_bytes)
+        .def_prop_ro("kv_block_bytes", &Program::kv_block_bytes)
         .def_prop_ro("isa", &Program::isa)
         .def_prop_ro("threads", &Program::threads);
 }

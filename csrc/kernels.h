@@ -52,12 +52,37 @@ struct FormatKernels {
     void (*linear)(const LinearArgs&, int first_group, int last_group);
 };
 
+constexpr int kMostAttentionRows = 64;  // (last_token - first_token) * (last_head - first_head)
+constexpr int kMostHeadDim = 512;
+constexpr int padded_head_dim(int head_dim) { return (head_dim + 15) / 16 * 16; }
+
+// How the KV cache keeps numbers. Q8_0: int8, and a float16 scale for 32 numbers of a head.
+enum class CacheType { kF32, kF16, kQ8_0 };
+constexpr int kCacheTypes = 3;
+constexpr int kCacheGroup = 32;
+constexpr int cache_groups(int dim) { return (dim + kCacheGroup - 1) / kCacheGroup; }
+
+// Bytes of one head of a block. Keys lie as [Dh][B] numbers, then, of Q8_0, [groups][B] scales; values as [B][padded Dh] and
+// [B][groups].
+constexpr size_t cache_bytes(CacheType type, int dim) {
+    const size_t numbers = static_cast<size_t>(dim) * kBlockTokens;
+    const size_t scales = static_cast<size_t>(cache_groups(dim)) * kBlockTokens;
+    return type == CacheType::kF32 ? 4 * numbers : type == CacheType::kF16 ? 2 * numbers : numbers + 2 * scales;
+}
+constexpr size_t key_bytes(CacheType type, int head_dim) { return cache_bytes(type, head_dim); }
+constexpr size_t value_bytes(CacheType type, int head_dim) { return cache_bytes(type, padded_head_dim(head_dim)); }
+
+// The keys or the values of one layer.
+struct CachePart {
+    CacheType type;
+    uint8_t* data;  // of a block: head after head
+};
+
 struct AttentionArgs {
     const float* q;          // [T, H * Dh]
     float* out;              // [T, H * Dh]
-    const uint16_t* keys;    // of block 0: [Hkv][Dh][B] float16
-    const uint16_t* values;  // of block 0: [Hkv][B][padded Dh]
-    size_t block_stride;     // float16 numbers from a block to the next
+    CachePart keys, values;  // of block 0
+    size_t block_stride;     // bytes from a block to the next
     const int32_t* block_table;
     int context;     // tokens of the sequence in the cache
     int first_row;   // row of q of the sequence's first new token
@@ -82,17 +107,13 @@ struct KernelTable {
     void (*gelu_mul)(const float* gate, const float* up, int n, float* out);
     void (*softcap)(const float* x, float cap, int n, float* out);
     // one token's k and v [Hkv * Dh] into place `place` of its block
-    void (*store_kv)(const float* k, const float* v, int kv_heads, int head_dim, int place, uint16_t* key_block,
-                     uint16_t* value_block);
+    void (*store_kv)(const float* k, const float* v, int kv_heads, int head_dim, int place, CachePart keys,
+                     CachePart values);
     // rows [first_token, last_token) of the sequence's new tokens, heads [first_head, last_head) of one key head
     void (*attend)(const AttentionArgs&, int first_token, int last_token, int first_head, int last_head);
     // the limits of one thread: see peak.h
     int64_t (*peak_dots)(int64_t rounds);
     void (*read_stream)(const uint8_t* p, size_t n);
 };
-
-constexpr int kMostAttentionRows = 64;  // (last_token - first_token) * (last_head - first_head)
-constexpr int kMostHeadDim = 512;
-constexpr int padded_head_dim(int head_dim) { return (head_dim + 15) / 16 * 16; }
 
 }  // namespace corral

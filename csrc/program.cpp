@@ -136,14 +136,13 @@ int Program::add_vector(const float* data, int size) {
     return static_cast<int>(vectors_.size()) - 1;
 }
 
-int Program::add_kv_layer(int kv_heads, int head_dim) {
+int Program::add_kv_layer(int kv_heads, int head_dim, CacheType keys, CacheType values) {
     if (head_dim > kMostHeadDim)
         throw std::invalid_argument("heads of " + std::to_string(head_dim) + " numbers: at most " +
                                     std::to_string(kMostHeadDim) + " can be run");
-    const size_t per_head = index(kv_heads) * kBlockTokens;
-    const size_t values = kv_block_ + per_head * index(head_dim);
-    kv_layers_.push_back({kv_heads, head_dim, kv_block_, values});
-    kv_block_ = values + per_head * index(padded_head_dim(head_dim));
+    const size_t first_value = kv_block_ + index(kv_heads) * key_bytes(keys, head_dim);
+    kv_layers_.push_back({kv_heads, head_dim, keys, values, kv_block_, first_value});
+    kv_block_ = first_value + index(kv_heads) * value_bytes(values, head_dim);
     return static_cast<int>(kv_layers_.size()) - 1;
 }
 
@@ -189,7 +188,7 @@ void Program::finish(int logits, int tokens, int logit_rows) {
 void Program::allocate_blocks(int blocks) {
     kv_ = Memory();  // free the old pool before the new one is taken
     blocks_ = 0;     // and should there be no memory for it, no block is in the pool
-    kv_ = Memory(kv_block_ * index(blocks) * sizeof(uint16_t));
+    kv_ = Memory(kv_block_ * index(blocks));
     blocks_ = blocks;
 }
 
@@ -274,9 +273,9 @@ void Program::run_row(const RowOp& any, const Batch& batch, int r) {
         const int32_t* last = batch.query_start + batch.sequence_count + 1;
         const auto sequence = std::upper_bound(batch.query_start, last, r) - batch.query_start - 1;
         const int32_t* table = batch.block_tables + sequence * batch.table_width;
-        uint16_t* block = kv_.as<uint16_t>() + index(table[position / kBlockTokens]) * kv_block_;
+        const int block = table[position / kBlockTokens];
         kernels_->store_kv(row(op->k, r), row(op->v, r), layer.kv_heads, layer.head_dim, position % kBlockTokens,
-                           block + layer.keys, block + layer.values);
+                           keys(layer, block), values(layer, block));
     } else if (const auto* op = std::get_if<GluOp>(&any)) {
         (op->gelu ? kernels_->gelu_mul : kernels_->silu_mul)(row(op->gate, r), row(op->up, r), cols(op->out),
                                                              row(op->out, r));
@@ -360,8 +359,7 @@ void Program::run_attention(const AttentionStage& stage, const Batch& batch, int
     const KvLayer& layer = kv_layers_[index(stage.layer)];
     const AttentionItem& item = attention_items(stage, batch)[index(piece)];
     const int s = item.sequence, first = batch.query_start[s];
-    const uint16_t* pool = kv_.as<uint16_t>();
-    kernels_->attend({row(stage.q, 0), row(stage.out, 0), pool + layer.keys, pool + layer.values, kv_block_,
+    kernels_->attend({row(stage.q, 0), row(stage.out, 0), keys(layer, 0), values(layer, 0), kv_block_,
                       batch.block_tables + index(s) * index(batch.table_width), batch.context_len[s], first,
                       batch.query_start[s + 1] - first, stage.heads, layer.kv_heads, layer.head_dim, stage.scale,
                       stage.softcap, stage.window, scratch},

@@ -120,7 +120,7 @@ class Program {
     int add_matrix(int type, int rows, int cols, const uint8_t* data);  // packs a copy, with all threads
     int add_table(int type, int rows, int cols, const uint8_t* data);   // keeps the pointer, dequantizes rows as needed
     int add_vector(const float* data, int size);                        // copies
-    int add_kv_layer(int kv_heads, int head_dim);
+    int add_kv_layer(int kv_heads, int head_dim, CacheType keys, CacheType values);
     int add_buffer(Rows rows, int cols, int slot);
     int add_acts(Rows rows, int cols, int slot);
 
@@ -144,6 +144,7 @@ class Program {
     size_t packed_bytes() const { return packed_bytes_; }
     size_t buffer_bytes() const;
     size_t kv_bytes() const { return kv_.size(); }
+    size_t kv_block_bytes() const { return kv_block_; }
     int most_tokens() const { return most_tokens_; }
     int most_logit_rows() const { return most_logits_; }
     int block_count() const { return blocks_; }
@@ -164,7 +165,8 @@ class Program {
     };
     struct KvLayer {
         int kv_heads, head_dim;
-        size_t keys, values;  // where they begin in a block, in float16 numbers
+        CacheType key_type, value_type;
+        size_t keys, values;  // where they begin in a block
     };
     struct Acts {
         Rows rows;
@@ -188,6 +190,12 @@ class Program {
     void run_attention(const AttentionStage& stage, const Batch& batch, int piece, void* scratch);
     const std::vector<AttentionItem>& attention_items(const AttentionStage& stage, const Batch& batch);
     int groups(int matrix) const;
+    CachePart keys(const KvLayer& layer, int block) const {
+        return {layer.key_type, kv_.as<uint8_t>() + static_cast<size_t>(block) * kv_block_ + layer.keys};
+    }
+    CachePart values(const KvLayer& layer, int block) const {
+        return {layer.value_type, kv_.as<uint8_t>() + static_cast<size_t>(block) * kv_block_ + layer.values};
+    }
 
     const KernelTable* kernels_;
     Team team_;
@@ -200,7 +208,7 @@ class Program {
     std::vector<Stage> stages_;
     std::vector<Memory> slots_, act_slots_, scratch_;
     Memory kv_;            // block after block, each with all layers: what is used lies together
-    size_t kv_block_ = 0;  // float16 numbers of a block
+    size_t kv_block_ = 0;  // bytes of a block
     size_t packed_bytes_ = 0;
     int logits_ = -1, most_tokens_ = 0, most_logits_ = 0, blocks_ = 0;
 

@@ -236,7 +236,6 @@ def test_equal_batch_threads_are_silent() -> None:
         ("--mirostat 2", "error: --mirostat 2 is not built yet (planned): Mirostat version; 0 = off"),
         ("--no-cont-batching", "error: --no-cont-batching is not built yet (planned)"),
         ("--no-kv-unified", "error: --no-kv-unified is not built yet"),
-        ("--cache-type-k q8_0", "error: --cache-type-k q8_0 is not built yet"),
         ("--draft-max 16", "error: --draft-max 16 is not built yet"),
         ("--draft 16", "error: --draft 16 is not built yet"),
         ("-hf a/b", "error: -hf a/b is not built yet"),

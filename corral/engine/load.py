@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from corral.config import EngineConfig, ModelConfig
+from corral.config import CacheTypeName, EngineConfig, ModelConfig
 from corral.engine.engine import Engine
 from corral.engine.loop import LoadedModel, Progress
 from corral.engine.memory_lock import lock_memory
@@ -19,14 +19,23 @@ from corral.errors import ModelFileError
 from corral.gguf.reader import GGUFFile
 from corral.models import trace_program
 from corral.program.batch import BLOCK_TOKENS, Batch, Executor
+from corral.program.kv_cache import CacheType, CacheTypes, kv_bytes_per_block
 from corral.program.program import Embed, Linear, Program
 from corral.system import budget, cpu, filesystem
-from corral.system.memory import kv_bytes_per_token
 from corral.tokenizer.vocabulary import Vocabulary
 
 BUFFER_SLACK = 4
 """An executor shares buffers less tightly than it could, and quantizes some: it takes 2.4 times what is alive
 at once for SmolLM2-135M, 3.3 times for gemma-3-270m."""
+
+CACHE_TYPES: dict[CacheTypeName, CacheType] = {
+    "f32": "f32",
+    "f16": "f16",
+    "bf16": "f16",
+    "q8_0": "q8_0",
+    **dict.fromkeys(("q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"), "q8_0"),
+}
+"""What a type that was asked for is kept as: bf16 has the size of f16; fewer bits than 8 there are none."""
 
 
 def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> LoadedModel:
@@ -47,12 +56,13 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     held = _tables(program) if mode in ("none", "mlock") else set()
     train_ctx = file.require(f"{file.architecture}.context_length", int)
     threads = cpu.decide(config.threads, cpu.limits(), force=config.force_threads)
-    memory = _plan_memory(program, file, config, train_ctx, held)
+    cache_types = CacheTypes(CACHE_TYPES[config.cache_type_k], CACHE_TYPES[config.cache_type_v])
+    memory = _plan_memory(program, file, config, train_ctx, held, cache_types)
     for line in memory.describe():
         progress(0.0, line)
     if where.read_in_order:
         progress(0.0, f"{file.path} is on {where.type} (mounted at {where.mount_point}): read in order")
-    notes = [threads.warning]
+    notes = [threads.warning, *_cache_notes(config)]
     n_ctx = min(memory.ctx_size, train_ctx)
     if n_ctx < memory.ctx_size:
         notes.append(
@@ -65,7 +75,7 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     def progress_of_weights(share: float) -> None:
         progress(share, f"loading {model.path}")
 
-    executor = _open_executor(program, file, config, threads.threads, progress_of_weights)
+    executor = _open_executor(program, file, config, threads.threads, cache_types, progress_of_weights)
     text = _text_tables(file, executor.vocab_size)
     if config.warmup:
         progress(1.0, "warming up")
@@ -95,6 +105,15 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     return LoadedModel(engine, ready)
 
 
+def _cache_notes(config: EngineConfig) -> list[str]:
+    asked = {"--cache-type-k": config.cache_type_k, "--cache-type-v": config.cache_type_v}
+    return [
+        f"{flag} {name} is kept as {CACHE_TYPES[name]}: the KV cache has f32, f16 and q8_0"
+        for flag, name in asked.items()
+        if CACHE_TYPES[name] != name
+    ]
+
+
 def _step_tokens(config: EngineConfig) -> int:
     return min(config.batch_size, config.ubatch_size)
 
@@ -109,13 +128,18 @@ class ModelExecutor(Executor, Protocol):
 
 
 def _open_executor(
-    program: Program, file: GGUFFile, config: EngineConfig, threads: int, progress: Callable[[float], None]
+    program: Program,
+    file: GGUFFile,
+    config: EngineConfig,
+    threads: int,
+    cache_types: CacheTypes,
+    progress: Callable[[float], None],
 ) -> ModelExecutor:
     # imported here: each is of no use to the other, and only one needs the compiled extension
     if config.executor == "reference":
         from corral.program.reference import ReferenceExecutor
 
-        return ReferenceExecutor(program, file)
+        return ReferenceExecutor(program, file, cache_types=cache_types)
     from corral.program.native import NativeExecutor
 
     return NativeExecutor(
@@ -125,6 +149,7 @@ def _open_executor(
         isa=config.isa,
         max_tokens=_step_tokens(config),
         max_logits=config.parallel,
+        cache_types=cache_types,
         progress=progress,
     )
 
@@ -140,7 +165,12 @@ def _packed(program: Program) -> set[str]:
 
 
 def _plan_memory(
-    program: Program, file: GGUFFile, config: EngineConfig, train_ctx: int, held: set[str]
+    program: Program,
+    file: GGUFFile,
+    config: EngineConfig,
+    train_ctx: int,
+    held: set[str],
+    cache_types: CacheTypes,
 ) -> budget.MemoryPlan:
     """Decide the size of the KV cache before anything is loaded."""
     margin = config.fit_margin_mib
@@ -153,7 +183,7 @@ def _plan_memory(
                 + (tensor.nbytes if name in twice else 0)
                 for name, tensor in file.tensors.items()
             ),
-            kv_per_token=kv_bytes_per_token(file),
+            kv_per_token=kv_bytes_per_block(program, cache_types) // BLOCK_TOKENS,
             train_ctx=train_ctx,
             overhead=budget.process_overhead(program.vocab_size),
             activations=BUFFER_SLACK * activation_bytes(program, _step_tokens(config), config.parallel),

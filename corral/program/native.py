@@ -20,6 +20,7 @@ from corral.gguf.types import GGMLType
 from corral.program import program as p
 from corral.program.batch import BLOCK_TOKENS, Batch
 from corral.program.fuse import fuse
+from corral.program.kv_cache import CacheTypes, kv_bytes_per_block
 
 Progress = Callable[[float], None]
 
@@ -84,6 +85,7 @@ class NativeExecutor:
         isa: str = "auto",
         max_tokens: int = 512,
         max_logits: int = 64,
+        cache_types: CacheTypes = CacheTypes(),  # noqa: B008  (immutable)
         progress: Progress | None = None,
     ) -> None:
         """max_tokens, max_logits: the most T and S of a step.
@@ -94,6 +96,7 @@ class NativeExecutor:
         self.program = fuse(program)
         self.file = file
         self.formats = formats()
+        self.cache_types = cache_types
         self.vocab_size = program.vocab_size
         self.native = _native.Program(isa, threads)
         self.isa: str = self.native.isa
@@ -105,7 +108,8 @@ class NativeExecutor:
         self.native.finish(self._ids[program.logits], max_tokens, max_logits)
         self.weights_bytes: int = self.native.packed_bytes
         self.buffer_bytes: int = self.native.buffer_bytes
-        self.kv_bytes_per_block = kv_bytes_per_block(program)
+        self.kv_bytes_per_block = kv_bytes_per_block(program, cache_types)
+        assert self.native.kv_block_bytes == self.kv_bytes_per_block, "layouts of the KV cache differ"
 
     def allocate(self, num_blocks: int) -> None:
         self.native.allocate_blocks(num_blocks)
@@ -178,7 +182,7 @@ class NativeExecutor:
         slot_of: dict[int, int] = {}
         wanted = {op.x for op in self.program.ops if isinstance(op, p.Linear) and self._quantized(op)}
         for layer in self.program.kv_layers:
-            self.native.add_kv_layer(layer.kv_heads, layer.head_dim)
+            self.native.add_kv_layer(layer.kv_heads, layer.head_dim, *self.cache_types)
         for i, op in enumerate(self.program.ops):
             if isinstance(op, p.Linear | p.Attention):
                 self._buffer_slots.threads_met()
@@ -240,9 +244,3 @@ class NativeExecutor:
                 n.take_rows(at[op.out], at[op.x])
             case _:
                 raise NotImplementedError(type(op).__name__)
-
-
-def kv_bytes_per_block(program: p.Program) -> int:
-    """Bytes one block takes in all layers; values are padded to whole vectors of 16."""
-    per_token = sum(la.kv_heads * (la.head_dim + -(-la.head_dim // 16) * 16) for la in program.kv_layers)
-    return per_token * 2 * BLOCK_TOKENS

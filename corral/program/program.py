@@ -244,10 +244,6 @@ class Program:
     def vocab_size(self) -> int:
         return self.buffers[self.logits].cols
 
-    def kv_values_per_token(self) -> int:
-        """Numbers kept in the cache for each token, keys and values together."""
-        return sum(2 * layer.kv_heads * layer.head_dim for layer in self.kv_layers)
-
     def last_reads(self) -> dict[int, int]:
         """Buffer id -> index of the last op that reads it; the logits live past the end."""
         last = {b: i for i, op in enumerate(self.ops) for b in op.writes}

@@ -18,6 +18,7 @@ from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType
 from corral.program import program as p
 from corral.program.batch import BLOCK_TOKENS, Batch
+from corral.program.kv_cache import CacheType, CacheTypes, kept, kv_bytes_per_block
 
 Float = NDArray[Any]
 
@@ -121,6 +122,7 @@ class ReferenceExecutor:
         *,
         quantize_activations: bool = True,
         dtype: type[np.floating[Any]] = np.float32,
+        cache_types: CacheTypes = CacheTypes(),  # noqa: B008  (immutable)
     ) -> None:
         self.program, self.dtype, self.quantize = program, dtype, quantize_activations
         self.vocab_size = program.vocab_size
@@ -128,14 +130,14 @@ class ReferenceExecutor:
             dequantize(file.data(w.name), w.type, w.shape).astype(dtype) for w in program.weights
         ]
         self.weights_bytes = sum(w.nbytes for w in self.weights)
-        self.kv_bytes_per_block = program.kv_values_per_token() * BLOCK_TOKENS * 2
+        self.cache_types = cache_types
+        self.kv_bytes_per_block = kv_bytes_per_block(program, cache_types)
         self.cache: list[tuple[Float, Float]] = []
 
     def allocate(self, num_blocks: int) -> None:
-        """See Executor. The cache holds float16, as the native one does, unless all is float64."""
-        kept = np.float64 if self.dtype is np.float64 else np.float16
+        """See Executor."""
         shapes = [(num_blocks, BLOCK_TOKENS, la.kv_heads, la.head_dim) for la in self.program.kv_layers]
-        self.cache = [(np.zeros(shape, kept), np.zeros(shape, kept)) for shape in shapes]
+        self.cache = [(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype)) for shape in shapes]
 
     def step(self, batch: Batch) -> NDArray[np.float32]:
         values: dict[int, Float] = {}
@@ -196,14 +198,14 @@ class ReferenceExecutor:
             positions = batch.positions[rows]
             table = batch.block_tables[i]
             blocks, places = table[positions // BLOCK_TOKENS], positions % BLOCK_TOKENS
-            keys[blocks, places] = _kept(new_k[rows], keys.dtype)
-            vals[blocks, places] = _kept(new_v[rows], vals.dtype)
+            keys[blocks, places] = self._kept(new_k[rows], self.cache_types.keys)
+            vals[blocks, places] = self._kept(new_v[rows], self.cache_types.values)
             used = table[: -(-context // BLOCK_TOKENS)]
             k, v = (c[used].reshape(-1, layer.kv_heads, layer.head_dim)[:context] for c in (keys, vals))
             out[rows] = attention(
                 q[rows],
-                k.astype(self.dtype),
-                v.astype(self.dtype),
+                k,
+                v,
                 int(context) - len(positions),
                 op.scale,
                 op.window,
@@ -211,9 +213,6 @@ class ReferenceExecutor:
             )
         return out.reshape(len(out), -1)
 
-
-def _kept(x: Float, dtype: np.dtype[Any]) -> Float:
-    """x as the cache keeps it: finite, whatever it was."""
-    most = np.finfo(dtype).max
-    finite: Float = np.clip(np.nan_to_num(x, nan=-most), -most, most).astype(dtype)
-    return finite
+    def _kept(self, x: Float, type: CacheType) -> Float:
+        """x as the cache keeps it; in float64, which is the model itself, as it is."""
+        return x if self.dtype is np.float64 else kept(x, type)

@@ -18,6 +18,7 @@ from corral.errors import ModelFileError, OptionError, Unavailable
 from corral.gguf.reader import GGUFFile
 from corral.gguf.types import MetadataValue
 from corral.models import trace_program
+from corral.program.kv_cache import CacheTypes
 from corral.sampling.params import SamplingParams
 from corral.system.budget import MIB, MemoryLimit
 from corral.system.filesystem import FileSystem
@@ -44,6 +45,20 @@ def test_what_was_decided_is_told(toy: str) -> None:
     assert ready.kv_bytes == TRAIN_CTX * 2 * 2 * 2 * 16 * 2
     assert ready.weights_bytes > 0
     assert ready.load_ms > 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "values", "head_bytes", "notes"),
+    [
+        ("f32", "f16", 64 + 32, []),
+        ("q8_0", "f16", 18 + 32, []),
+        ("bf16", "q4_0", 32 + 18, ["k bf16 is kept as f16", "v q4_0 is kept as q8_0"]),
+    ],
+)
+def test_cache_types(toy: str, keys: str, values: str, head_bytes: int, notes: list[str]) -> None:
+    ready = loaded(toy, cache_type_k=keys, cache_type_v=values).ready
+    assert ready.kv_bytes == TRAIN_CTX * 2 * 2 * head_bytes
+    assert [note.split(":")[0] for note in ready.notes] == [f"--cache-type-{n}" for n in notes]
 
 
 def test_it_generates_bytes_as_text(toy: str) -> None:
@@ -146,7 +161,7 @@ def test_a_table_that_is_held_beside_the_output_is_planned_for(toy: str) -> None
     with GGUFFile.open(toy) as file:
         program = trace_program(file)
         mapped, held = (
-            load_module._plan_memory(program, file, REFERENCE, TRAIN_CTX, names).weights
+            load_module._plan_memory(program, file, REFERENCE, TRAIN_CTX, names, CacheTypes()).weights
             for names in (set[str](), {"token_embd.weight"})
         )
     assert held - mapped == 259 * 64 * 4

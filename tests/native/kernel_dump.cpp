@@ -195,22 +195,24 @@ static Bytes linear(const KernelTable& k, const Case& c) {
 static Bytes attend(const KernelTable& k, const Case& c) {
     const int heads = c.ints.at(0), kv_heads = c.ints.at(1), head_dim = c.ints.at(2), together = c.ints.at(4);
     const int tokens = c.rows(0, heads * head_dim), blocks = (tokens + kBlockTokens - 1) / kBlockTokens;
-    const size_t keys = index(kv_heads * head_dim * kBlockTokens);
-    const size_t values = index(kv_heads * padded_head_dim(head_dim) * kBlockTokens);
-    const Array cache((keys + values) * index(blocks) * sizeof(uint16_t)), scratch(k.scratch_bytes);
+    const auto key_type = static_cast<CacheType>(c.ints.at(5)), value_type = static_cast<CacheType>(c.ints.at(6));
+    const size_t keys = index(kv_heads) * key_bytes(key_type, head_dim);
+    const size_t values = index(kv_heads) * value_bytes(value_type, head_dim);
+    const Array cache((keys + values) * index(blocks)), scratch(k.scratch_bytes);
     std::vector<int32_t> table;
     for (int b = 0; b < blocks; b++) table.push_back(blocks - 1 - b);
     for (int t = 0; t < tokens; t++) {
-        uint16_t* block = cache.as<uint16_t>() + index(table[index(t / kBlockTokens)]) * (keys + values);
+        uint8_t* block = cache.as<uint8_t>() + index(table[index(t / kBlockTokens)]) * (keys + values);
         const size_t at = index(t) * index(kv_heads * head_dim);
-        k.store_kv(c.numbers(1) + at, c.numbers(2) + at, kv_heads, head_dim, t % kBlockTokens, block, block + keys);
+        k.store_kv(c.numbers(1) + at, c.numbers(2) + at, kv_heads, head_dim, t % kBlockTokens, {key_type, block},
+                   {value_type, block + keys});
     }
     std::vector<float> out(index(tokens) * index(heads * head_dim));
     AttentionArgs args = {};
     args.q = c.numbers(0);
     args.out = out.data();
-    args.keys = cache.as<uint16_t>();
-    args.values = cache.as<uint16_t>() + keys;
+    args.keys = {key_type, cache.as<uint8_t>()};
+    args.values = {value_type, cache.as<uint8_t>() + keys};
     args.block_stride = keys + values;
     args.block_table = table.data();
     args.context = args.new_tokens = tokens;

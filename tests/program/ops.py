@@ -17,6 +17,7 @@ from corral.gguf.quants import quantize
 from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType
 from corral.gguf.writer import GGUFWriter
+from corral.program.kv_cache import CacheTypes
 from corral.program.native import NativeExecutor
 from corral.program.program import Program, Weight
 from corral.program.reference import ReferenceExecutor
@@ -26,6 +27,7 @@ Array = NDArray[Any]
 EPS = 2.0**-24
 """Half the distance from 1 to the next float32: the most that rounding changes a number, relative to it."""
 
+F16_CACHE = CacheTypes("f16", "f16")
 FLOATS = [GGMLType.F32, GGMLType.F16, GGMLType.BF16]
 SMALL_BLOCKS = [
     GGMLType.Q4_0,
@@ -93,14 +95,24 @@ class Model:
     def input(self, name: str = "x", scale: float = 1.0) -> Tensor:
         return embed(self.trace, self.weight(name), scale)
 
-    def native(self, isa: str = "auto", threads: int = 1, tokens: int = 256) -> NativeExecutor:
+    def native(
+        self, isa: str = "auto", threads: int = 1, tokens: int = 256, cache: CacheTypes = F16_CACHE
+    ) -> NativeExecutor:
         return NativeExecutor(
-            self.program, self.file, threads=threads, isa=isa, max_tokens=tokens, max_logits=tokens
+            self.program,
+            self.file,
+            threads=threads,
+            isa=isa,
+            max_tokens=tokens,
+            max_logits=tokens,
+            cache_types=cache,
         )
 
-    def reference(self, dtype: type[np.floating[Any]] = np.float64) -> ReferenceExecutor:
+    def reference(
+        self, dtype: type[np.floating[Any]] = np.float64, cache: CacheTypes = F16_CACHE
+    ) -> ReferenceExecutor:
         """float64 by default: the errors left are those of the native executor."""
-        return ReferenceExecutor(self.program, self.file, dtype=dtype)
+        return ReferenceExecutor(self.program, self.file, dtype=dtype, cache_types=cache)
 
 
 def assert_within(found: Array, wanted: Array, bound: Array | float) -> None:

@@ -138,11 +138,15 @@ def row_ops() -> list[Case]:
 
 def attentions() -> list[Case]:
     cases = []
-    for head_dim, heads, kv_heads, window, softcap, together in [
-        (64, 9, 3, 0, 0.0, 7),
-        (80, 4, 4, 0, 0.0, 1),
-        (24, 3, 3, 7, 0.5, 13),
-        (128, 8, 2, 40, 50.0, 16),
+    for head_dim, heads, kv_heads, window, softcap, together, keys, values in [
+        (64, 9, 3, 0, 0.0, 7, 1, 1),  # types of the cache: f32, f16, q8_0
+        (80, 4, 4, 0, 0.0, 1, 1, 1),
+        (24, 3, 3, 7, 0.5, 13, 1, 1),
+        (128, 8, 2, 40, 50.0, 16, 1, 1),
+        (80, 4, 4, 0, 0.0, 1, 2, 2),
+        (80, 8, 2, 9, 0.0, 13, 2, 2),
+        (24, 3, 3, 0, 0.0, 7, 0, 2),
+        (64, 9, 3, 0, 0.0, 16, 2, 0),
     ]:
         q, k, v = (normal(101, count * head_dim) for count in (heads, kv_heads, kv_heads))
         k[50] *= 1e6  # beyond float16
@@ -150,10 +154,10 @@ def attentions() -> list[Case]:
         k[70, 3] = v[80, 3] = np.nan
         cases.append(
             Case(
-                f"attend-{head_dim}-{heads}-{kv_heads}-{window}",
+                f"attend-{head_dim}-{heads}-{kv_heads}-{window}-{keys}-{values}",
                 "attend",
                 [q, k, v],
-                (heads, kv_heads, head_dim, window, together),
+                (heads, kv_heads, head_dim, window, together, keys, values),
                 (head_dim**-0.5, softcap),
             )
         )

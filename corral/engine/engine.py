@@ -17,6 +17,7 @@ from corral.engine.messages import (
     ErrorInfo,
     FinishReason,
     Output,
+    Progress,
     Stats,
     Submit,
     ToEngine,
@@ -24,6 +25,7 @@ from corral.engine.messages import (
     TopToken,
 )
 from corral.engine.output import TextStream, TextTables
+from corral.engine.pace import Work
 from corral.engine.request import Request
 from corral.engine.scheduler import Limits, Part, Scheduler
 from corral.errors import ContextSizeError, CorralError, InternalError, RequestError
@@ -49,11 +51,15 @@ class Counters:
     """Totals since the start; what they count is said in `messages.Stats`."""
 
     prompt_tokens: int = 0
+    cached_tokens: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
     prompt_ms: float = 0.0
     predicted_tokens: int = 0
     predicted_ms: float = 0.0
     steps: int = 0
     step_sequences: int = 0
+    most_tokens: int = 0
 
 
 class Engine:
@@ -84,6 +90,11 @@ class Engine:
     def has_work(self) -> bool:
         return bool(self._requests)
 
+    @property
+    def load(self) -> tuple[int, int]:
+        """Requests that run, and that wait."""
+        return len(self.scheduler.running), len(self.scheduler.waiting)
+
     def handle(self, message: ToEngine) -> list[Output]:
         match message:
             case Submit():
@@ -113,24 +124,31 @@ class Engine:
         parts = self.scheduler.schedule()
         if not parts:
             return []
-        self._start(parts)
+        started = self._start(parts)
         try:
             logits = self._executor.step(build_batch(parts))  # [S, V]
         except Exception as error:
             return [self._fail(request, error) for request, _ in parts]
-        for request, count in parts:
-            request.num_computed_tokens += count
         now = self._clock()
+        self.scheduler.pace.learn(_work(parts), now - started)
+        outputs = self._progress(parts, now)
+        for request, count in parts:
+            self.scheduler.computed(request, count)
         caught_up = [request for request, _ in parts if request.num_todo == 0]
-        return [self._advance(request, row, now) for request, row in zip(caught_up, logits, strict=True)]
+        outputs += [self._advance(request, row, now) for request, row in zip(caught_up, logits, strict=True)]
+        return outputs
 
     def stats(self) -> Stats:
         pool = self.scheduler.pool
         return Stats(
             running=len(self.scheduler.running),
             waiting=len(self.scheduler.waiting),
+            waiting_tokens=sum(request.num_tokens for request in self.scheduler.waiting),
             blocks_used=pool.num_used,
+            blocks_cached=pool.num_cached,
             blocks_total=pool.num_blocks,
+            slots=self.scheduler.slots.stats(),
+            preemptions=self.scheduler.preemptions,
             **vars(self._counters),
         )
 
@@ -165,17 +183,28 @@ class Engine:
             submitted=self._clock(),
         )
 
-    def _start(self, parts: Sequence[Part]) -> None:
+    def _start(self, parts: Sequence[Part]) -> float:
         now = self._clock()
         for request, _ in parts:
             if request.started is None:
                 request.started = now
         self._counters.steps += 1
         self._counters.step_sequences += len(parts)
+        return now
+
+    def _progress(self, parts: Sequence[Part], now: float) -> list[Output]:
+        """For those that want to know, how far their prompt is after the step that has just been done."""
+        return [
+            Output(id=request.id, id_slot=request.slot, progress=_progress_of(request, count, now))
+            for request, count in parts
+            if request.submit.progress and not request.num_generated
+        ]
 
     def _advance(self, request: Request, row: Float32, now: float) -> Output:
         """Sample from the logits [V] of a request's last token. A failure concerns this request only."""
         try:
+            if request.first_token is None:
+                self._count_prompt(request, now)
             if request.max_new == 0:  # only the prompt was to be computed
                 return self._finish(request, _LIMIT)
             return self._add_token(request, row, now)
@@ -190,7 +219,14 @@ class Engine:
         self._count(request, now)
         if ending := self._ending(request, token):
             return self._finish(request, ending, text, [token], infos)
-        return Output(id=request.id, text=text, tokens=[token], infos=infos)
+        return Output(
+            id=request.id,
+            text=text,
+            tokens=[token],
+            infos=infos,
+            id_slot=request.slot,
+            timings=request.timings(now) if request.submit.timings_per_token else None,
+        )
 
     def _ending(self, request: Request, token: int) -> Ending | None:
         if request.text.stopping_word:
@@ -208,14 +244,20 @@ class Engine:
         top = [TopToken(other, piece(other), value) for other, value in probs.top]
         return [TokenInfo(token, piece(token), probs.chosen, top)]
 
+    def _count_prompt(self, request: Request, now: float) -> None:
+        assert request.started is not None
+        request.first_token = now
+        self._counters.prompt_tokens += request.num_prompt - request.num_cached
+        self._counters.cached_tokens += request.num_cached
+        if request.submit.cache_prompt:
+            self._counters.cache_hits += request.num_cached > 0
+            self._counters.cache_misses += request.num_cached == 0
+        self._counters.prompt_ms += 1e3 * (now - request.started)
+
     def _count(self, request: Request, now: float) -> None:
         self._counters.predicted_tokens += 1
-        if request.last_token is None:
-            assert request.started is not None
-            request.first_token = now
-            self._counters.prompt_tokens += request.num_prompt
-            self._counters.prompt_ms += 1e3 * (now - request.started)
-        else:
+        self._counters.most_tokens = max(self._counters.most_tokens, request.num_tokens)
+        if request.last_token is not None:
             self._counters.predicted_ms += 1e3 * (now - request.last_token)
         request.last_token = now
 
@@ -237,6 +279,7 @@ class Engine:
             stopping_word=request.text.stopping_word,
             timings=request.timings(self._clock()),
             seed=request.chain.seed,
+            id_slot=request.slot,
         )
         self._forget(request)
         return output
@@ -248,6 +291,23 @@ class Engine:
     def _forget(self, request: Request) -> None:
         self.scheduler.finish(request)
         del self._requests[request.id]
+
+
+def _work(parts: Sequence[Part]) -> Work:
+    work = Work()
+    for request, count in parts:
+        work = work.plus(Work.of(request.num_computed_tokens, count))
+    return work
+
+
+def _progress_of(request: Request, count: int, now: float) -> Progress:
+    started = now if request.started is None else request.started
+    return Progress(
+        total=request.num_prompt,
+        cache=request.num_cached,
+        processed=min(request.num_computed_tokens + count, request.num_prompt),
+        time_ms=1e3 * (now - started),
+    )
 
 
 def build_batch(parts: Sequence[Part]) -> Batch:

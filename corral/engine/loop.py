@@ -63,17 +63,16 @@ class Reports:
 
     def due(self, now: float) -> list[Status]:
         """The status, if it should be sent now (seconds)."""
-        stats = self._loaded.engine.stats()
-        if not self._is_due(stats, now - self._sent):
+        engine = self._loaded.engine
+        if self._last is not None and engine.has_work:
+            changed = engine.load != (self._last.running, self._last.waiting)
+            if now - self._sent < (self.CHANGE_SECONDS if changed else self.WORK_SECONDS):
+                return []
+        stats = engine.stats()
+        if stats == self._last:
             return []
         self._sent, self._last = now, stats
         return [Status(state="ready", progress=1.0, ready=self._loaded.ready, stats=stats)]
-
-    def _is_due(self, stats: Stats, elapsed: float) -> bool:
-        if self._last is None or not self._loaded.engine.has_work:
-            return stats != self._last
-        changed = (stats.running, stats.waiting) != (self._last.running, self._last.waiting)
-        return elapsed >= (self.CHANGE_SECONDS if changed else self.WORK_SECONDS)
 
 
 def _drain(inbox: Inbox, wait: bool) -> list[ToEngine | None]:

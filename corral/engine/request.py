@@ -39,6 +39,12 @@ class Request:
     tokens: list[int]
     num_computed_tokens: int = 0
     block_table: list[int] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    """Of its full blocks, from the beginning on (`prefix.py`)."""
+    num_cached: int = 0
+    """Prompt tokens that were found in the cache instead of being computed."""
+    slot: int = -1
+    """Where it runs, or ran last."""
     state: State = State.WAITING
     preemptions: int = 0
 
@@ -65,6 +71,11 @@ class Request:
         return len(self.tokens) - len(self.submit.prompt)
 
     @property
+    def num_prompt_done(self) -> int:
+        """Prompt tokens in the KV cache, or that were there before a preemption."""
+        return self.num_prompt if self.num_generated else min(self.num_computed_tokens, self.num_prompt)
+
+    @property
     def num_todo(self) -> int:
         return len(self.tokens) - self.num_computed_tokens
 
@@ -79,7 +90,8 @@ class Request:
         last = first if self.last_token is None else self.last_token
         return Timings(
             queue_ms=1e3 * (started - self.submitted),
-            prompt_n=self.num_prompt,
+            cache_n=self.num_cached,
+            prompt_n=self.num_prompt - self.num_cached,
             prompt_ms=1e3 * (first - started),
             predicted_n=self.num_generated,
             predicted_ms=1e3 * (last - first),

@@ -1,4 +1,4 @@
-"""The tokens of a request do not depend on its neighbours, on chunks, or on preemption."""
+"""The tokens of a request do not depend on its neighbours, on chunks, on preemption, or on the cache."""
 
 from __future__ import annotations
 
@@ -75,6 +75,55 @@ def test_preempted(alone: dict[str, list[int]], chunk: int) -> None:
     outputs = run(engine, growing[:3] + REQUESTS + growing[3:])
     assert engine.scheduler.preemptions > 3
     assert {id: tokens_of(outputs[id]) for id in alone} == alone
+
+
+def prefixes(alone: dict[str, list[int]]) -> list[Submit]:
+    """Requests that leave in the cache what REQUESTS begin with: of the prompt and of the reply."""
+    made = []
+    for i, submit in enumerate(REQUESTS):
+        whole = submit.prompt + alone[submit.id]
+        cut = whole[: len(whole) * (i + 1) // len(REQUESTS)]
+        params = SamplingParams(seed=i, ignore_eos=True)
+        made.append(Submit(id=f"prefix {i}", prompt=cut or whole[:1], max_tokens=5, sampling=params))
+    return made
+
+
+@pytest.mark.parametrize("chunk", [7, 512])
+def test_with_a_warm_cache(alone: dict[str, list[int]], chunk: int) -> None:
+    engine = build_engine(parallel=8, chunk_tokens=chunk, num_blocks=256)
+    run(engine, prefixes(alone))
+    for _ in range(2):
+        outputs = run(engine, REQUESTS)
+        assert {id: tokens_of(outputs[id]) for id in alone} == alone
+    assert engine.stats().cached_tokens > 1000
+    end = outputs["long prompt"][-1].timings
+    assert end is not None
+    assert (end.cache_n, end.prompt_n) == (576, 24)
+
+
+def test_together_with_those_that_have_the_same_prefix(alone: dict[str, list[int]]) -> None:
+    engine = build_engine(parallel=8, num_blocks=200, chunk_tokens=100)
+    outputs = run(engine, [*prefixes(alone), *REQUESTS, *CROWD])
+    assert {id: tokens_of(outputs[id]) for id in alone} == alone
+    assert engine.stats().cached_tokens > 0
+
+
+def test_with_a_cache_too_small_for_all(alone: dict[str, list[int]]) -> None:
+    engine = build_engine(parallel=3, num_blocks=33, n_ctx=1024, chunk_tokens=64)
+    for _ in range(3):
+        outputs = run(engine, prefixes(alone) + CROWD[:4] + REQUESTS)
+        assert {id: tokens_of(outputs[id]) for id in alone} == alone
+
+
+def test_without_the_cache(alone: dict[str, list[int]]) -> None:
+    engine = build_engine(num_blocks=256)
+    cold = [msgspec.structs.replace(submit, cache_prompt=False) for submit in REQUESTS]
+    for _ in range(2):
+        outputs = run(engine, cold)
+        assert {id: tokens_of(outputs[id]) for id in alone} == alone
+    stats = engine.stats()
+    assert (stats.cached_tokens, stats.cache_hits, stats.cache_misses) == (0, 0, 0)
+    assert stats.prompt_tokens == 2 * sum(len(submit.prompt) for submit in REQUESTS)
 
 
 def test_the_fake_notices_a_wrong_block_table(alone: dict[str, list[int]]) -> None:

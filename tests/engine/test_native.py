@@ -74,3 +74,11 @@ def test_preempted(toy: str, alone: dict[str, list[TokenInfo]]) -> None:
     outputs = run(engine, CROWD[:3] + REQUESTS + CROWD[3:])
     assert engine.scheduler.preemptions > 0
     assert {id: logits_of(outputs[id]) for id in alone} == alone
+
+
+def test_with_a_warm_cache(toy: str, alone: dict[str, list[TokenInfo]]) -> None:
+    engine = engine_of(toy, ctx_size=4 * TRAIN_CTX)
+    for _ in range(2):
+        outputs = run(engine, REQUESTS)
+        assert {id: logits_of(outputs[id]) for id in alone} == alone
+    assert engine.stats().cached_tokens == 128

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 import pytest
 from fake_executor import TABLES, limits
 
 from corral.engine.messages import Submit
 from corral.engine.output import TextStream
+from corral.engine.prefix import PrefixHash
 from corral.engine.request import Request, State
 from corral.engine.scheduler import Limits, Part, Scheduler
 from corral.program.batch import BLOCK_TOKENS
@@ -16,8 +18,20 @@ from corral.sampling.chain import Chain
 from corral.sampling.params import SamplingParams
 
 
-def request(arrival: int, num_prompt: int, max_new: int = 4, client: str = "") -> Request:
-    submit = Submit(id=f"r{arrival}", prompt=[1] * num_prompt, client=client)
+def request(
+    arrival: int,
+    num_prompt: int,
+    max_new: int = 4,
+    client: str = "",
+    tokens: Iterable[int] = (),
+    cache_prompt: bool = True,
+    id_slot: int = -1,
+) -> Request:
+    """`tokens` begin the prompt; what follows is like no other request's."""
+    prompt = [*tokens, *([100 + arrival] * num_prompt)][:num_prompt]
+    submit = Submit(
+        id=f"r{arrival}", prompt=prompt, client=client, cache_prompt=cache_prompt, id_slot=id_slot
+    )
     chain, text = Chain(SamplingParams(), seed=0), TextStream(TABLES)
     return Request(
         submit=submit, arrival=arrival, max_new=max_new, chain=chain, text=text, tokens=list(submit.prompt)
@@ -39,10 +53,13 @@ def step(scheduler: Scheduler) -> list[Part]:
     assert sum(counts) <= scheduler.limits.step_tokens
     assert all(1 <= count <= scheduler.limits.chunk_tokens for count in counts)
     scheduled = [part.request for part in parts]
-    assert sorted(r.arrival for r in scheduled) == [r.arrival for r in scheduler.running], "each runs, once"
+    assert scheduled == [one for one in scheduler.running if one in scheduled], "by arrival, each once"
+    assert {one for one in scheduler.running if one.num_todo == 1} <= set(scheduled), "a stream pauses"
+    lagging = [one for one in scheduler.running if one.num_todo > 1]
+    assert not lagging or lagging[0] in scheduled, "the oldest that lags does not get on"
     for one, count in parts:
         assert count <= one.num_todo
-        one.num_computed_tokens += count
+        scheduler.computed(one, count)
         assert one.num_computed_tokens <= len(one.block_table) * BLOCK_TOKENS
         if one.num_todo == 0:
             one.tokens.append(2)
@@ -73,12 +90,27 @@ def test_a_long_prompt_does_not_stop_those_that_generate() -> None:
         assert talker.num_generated == 1 + done
 
 
-def test_what_is_left_of_the_budget_goes_to_the_oldest() -> None:
-    scheduler = scheduler_of(request(1, 50), request(2, 50), request(3, 50), step_tokens=20)
-    assert shape(step(scheduler)) == {"r1": 20}
-    assert shape(step(scheduler)) == {"r1": 20}
-    assert shape(step(scheduler)) == {"r1": 10, "r2": 10}
-    assert shape(step(scheduler)) == {"r1": 1, "r2": 19}
+def test_a_quarter_of_the_prompt_budget_is_for_the_oldest_the_rest_for_the_shortest_first() -> None:
+    scheduler = scheduler_of(request(1, 90), request(2, 60), request(3, 10), step_tokens=40)
+    assert shape(step(scheduler)) == {"r1": 10, "r2": 20, "r3": 10}
+    assert shape(step(scheduler)) == {"r1": 10, "r2": 29, "r3": 1}
+    assert shape(step(scheduler)) == {"r1": 28, "r2": 11, "r3": 1}
+
+
+def test_what_the_others_can_not_use_is_for_the_oldest_too() -> None:
+    scheduler = scheduler_of(request(1, 90), request(2, 3), step_tokens=40)
+    assert shape(step(scheduler)) == {"r1": 37, "r2": 3}
+
+
+def test_many_short_prompts_do_not_starve_a_long_one() -> None:
+    long = request(1, 400)
+    scheduler = scheduler_of(long, step_tokens=16)
+    for arrival in range(2, 200):
+        scheduler.add(request(arrival, 12, max_new=1))
+        step(scheduler)
+        if long.num_todo <= 1:
+            break
+    assert arrival <= 400 / (16 / 4) + 2
 
 
 def test_one_token_for_each_that_runs_even_if_the_budget_is_only_that() -> None:
@@ -123,7 +155,7 @@ def test_without_blocks_the_youngest_is_preempted_and_resumes() -> None:
     assert len(kept) > 63
     while old.state is State.RUNNING:
         assert shape(step(scheduler)) == {"r1": 1}
-    assert shape(step(scheduler)) == {"r2": len(kept)}
+    assert shape(step(scheduler)) == {"r2": len(kept) - 32}  # its first block is still there
     assert young.tokens[: len(kept)] == kept
     while scheduler.running:
         step(scheduler)
@@ -169,6 +201,107 @@ def test_a_request_can_be_ended_at_any_time(when: str) -> None:
     assert (old.num_generated, scheduler.pool.num_used) == (60, 0)
 
 
+# -- the prefix cache --
+
+
+def test_a_request_begins_behind_the_longest_prefix_that_is_there() -> None:
+    scheduler = scheduler_of(request(1, 100, max_new=1))
+    step(scheduler)
+    same, longer, other = (
+        request(2, 100, tokens=[101] * 100),
+        request(3, 100, tokens=[101] * 70),
+        request(4, 100),
+    )
+    for one in (same, longer, other):
+        scheduler.add(one)
+    assert shape(step(scheduler)) == {"r2": 4, "r3": 36, "r4": 100}
+    assert [one.num_cached for one in (same, longer, other)] == [96, 64, 0]
+    assert same.block_table[:2] == longer.block_table[:2]
+    assert scheduler.pool.num_used == 4 + 2 + 4
+
+
+def test_a_token_is_left_to_compute() -> None:
+    scheduler = scheduler_of(request(1, 64, max_new=1))
+    step(scheduler)
+    scheduler.add(request(2, 64, tokens=[101] * 64))
+    assert shape(step(scheduler)) == {"r2": 32}
+
+
+def test_what_was_generated_is_found_too() -> None:
+    first = request(1, 40, max_new=60)
+    scheduler = scheduler_of(first)
+    while first.state is not State.FINISHED:
+        step(scheduler)
+    scheduler.add(request(2, 120, tokens=first.tokens))
+    assert shape(step(scheduler)) == {"r2": 120 - 96}
+
+
+def test_nothing_is_taken_from_the_cache_by_one_that_asks_for_that() -> None:
+    scheduler = scheduler_of(request(1, 100, max_new=1))
+    step(scheduler)
+    scheduler.add(request(2, 100, tokens=[101] * 100, cache_prompt=False))
+    assert shape(step(scheduler)) == {"r2": 100}
+
+
+def test_the_same_prompt_at_the_same_time_is_computed_once() -> None:
+    same = [request(i, 200, max_new=9, tokens=[7] * 200) for i in range(1, 5)]
+    scheduler = scheduler_of(*same, chunk_tokens=64)
+    assert [shape(step(scheduler)) for _ in range(4)] == [
+        {"r1": 64}, {"r1": 64}, {"r1": 64}, {"r1": 8, "r2": 8, "r3": 8, "r4": 8}
+    ]  # fmt: skip
+    assert scheduler.pool.num_used == 6 + 4
+
+
+def test_those_that_wait_for_the_block_of_another_go_on_without_it() -> None:
+    first, second = (request(i, 200, max_new=9, tokens=[7] * 200) for i in (1, 2))
+    scheduler = scheduler_of(first, second, chunk_tokens=40)
+    assert shape(step(scheduler)) == {"r1": 40}
+    scheduler.finish(first)
+    assert shape(step(scheduler)) == {"r2": 40}  # from its second block on
+    assert second.num_computed_tokens == 72
+
+
+def test_blocks_of_the_cache_are_evicted_when_they_are_needed() -> None:
+    scheduler = scheduler_of(request(1, 90, max_new=1), n_ctx=128, num_blocks=4)
+    step(scheduler)
+    assert scheduler.pool.num_cached == 2
+    scheduler.add(request(2, 90, max_new=1))
+    step(scheduler)
+    scheduler.add(request(3, 90, max_new=1, tokens=[101] * 90))
+    assert shape(step(scheduler)) == {"r3": 58}  # the first block of the two is left
+
+
+def test_clients_can_not_make_digests_collide() -> None:
+    """Whatever is known of one process's digests says nothing of another's."""
+    found = []
+    for hash in (PrefixHash(), PrefixHash(), PrefixHash(b"1"), PrefixHash(b"1")):
+        digests: list[bytes] = []
+        hash.extend(digests, [1] * 70)
+        assert len(digests) == len(set(digests)) == 2
+        found.append(digests)
+    assert found[0] != found[1]
+    assert found[2] == found[3]
+
+
+# -- slots --
+
+
+def test_each_that_runs_has_a_slot_and_the_one_it_likes_if_it_is_free() -> None:
+    requests = [request(i, 5, max_new=i, id_slot=slot) for i, slot in ((1, 2), (2, 2), (3, -1), (4, 0))]
+    scheduler = scheduler_of(*requests, parallel=3)
+    step(scheduler)
+    assert [one.slot for one in requests] == [2, 0, 1, -1]
+    step(scheduler)
+    assert requests[3].slot == 2  # the first is done
+    slots = scheduler.slots.stats()
+    assert [(one.id, one.is_processing, one.request) for one in slots] == [
+        (0, False, "r2"), (1, True, "r3"), (2, True, "r4")
+    ]  # fmt: skip
+    assert [(one.n_decoded, one.n_remain, one.n_prompt_tokens) for one in slots] == [
+        (0, -1, 5), (2, 1, 5), (1, 3, 5)
+    ]  # fmt: skip
+
+
 def test_limits_that_could_never_work_are_refused() -> None:
     with pytest.raises(AssertionError, match="can't hold one request"):
         Limits(n_ctx=33, num_blocks=1, parallel=1)
@@ -193,7 +326,15 @@ def test_random_walk(seed: int) -> None:
     kept: list[Request] = []
     for arrival in range(1, 40):
         num_prompt = rng.randint(1, n_ctx - 1)
-        new = request(arrival, num_prompt, rng.randint(1, n_ctx - num_prompt), client=rng.choice("abc"))
+        new = request(
+            arrival,
+            num_prompt,
+            rng.randint(1, n_ctx - num_prompt),
+            client=rng.choice("abc"),
+            tokens=[rng.choice([8, 9])] * rng.randint(0, num_prompt),
+            cache_prompt=rng.random() < 0.9,
+            id_slot=rng.randint(-1, 9),
+        )
         scheduler.add(new)
         alive.append(new)
         for _ in range(rng.randint(0, 12)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,20 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from corral.server.cors import Cors
-from corral.server.errors import as_corral_error, error_response
+from corral.server.errors import Envelope, anthropic_envelope, as_corral_error, error_response
 from corral.server.middleware import ALWAYS_SERVED, ApiKeys, Conventions, Readiness
 from corral.server.routes.chat_completions import chat_completions
 from corral.server.routes.completions import completions
 from corral.server.routes.health import health, livez
+from corral.server.routes.messages import count_message_tokens, messages
 from corral.server.routes.models import list_models, retrieve_model
+from corral.server.routes.responses import (
+    count_input_tokens,
+    delete_response,
+    list_input_items,
+    responses,
+    retrieve_response,
+)
 from corral.server.state import ServerState
 
 Handler = Callable[[ServerState, Request], Awaitable[ASGIApp]]
@@ -36,20 +44,36 @@ ROUTES: Sequence[tuple[str, str, Handler]] = (
     ("POST", "/v1/chat/completions", chat_completions),
     ("POST", "/chat/completions", chat_completions),
     ("POST", "/v1/completions", completions),
+    ("POST", "/v1/responses", responses),
+    ("POST", "/responses", responses),
+    ("POST", "/v1/responses/input_tokens", count_input_tokens),
+    ("POST", "/responses/input_tokens", count_input_tokens),
+    ("GET", "/v1/responses/{id}", retrieve_response),
+    ("DELETE", "/v1/responses/{id}", delete_response),
+    ("GET", "/v1/responses/{id}/input_items", list_input_items),
+    ("POST", "/v1/messages", messages),
+    ("POST", "/v1/messages/count_tokens", count_message_tokens),
 )
+
+SHAPES: Mapping[str, Envelope] = {
+    "/v1/messages": anthropic_envelope,
+    "/v1/messages/count_tokens": anthropic_envelope,
+}
+"""Paths whose errors don't have llama-server's form."""
 
 
 def build_app(state: ServerState) -> Starlette:
     """The ASGI application. All paths begin with the configuration's `api_prefix`."""
     prefix = state.config.api_prefix
     always = [prefix + path for path in ALWAYS_SERVED]
+    shapes = {prefix + path: shape for path, shape in SHAPES.items()}
     app = Starlette(
         routes=[
             Route(prefix + path, partial(handler, state), methods=[method])
             for method, path, handler in ROUTES
         ],
         middleware=[
-            Middleware(Conventions, cors=Cors(state.config), quiet=always),
+            Middleware(Conventions, cors=Cors(state.config), quiet=always, shapes=shapes),
             Middleware(ApiKeys, keys=state.config.api_keys, public=always),
             Middleware(Readiness, state=state, always=always),
         ],
@@ -59,6 +83,6 @@ def build_app(state: ServerState) -> Starlette:
     return app
 
 
-async def _http_error(_request: Request, error: Any) -> Response:
+async def _http_error(request: Request, error: Any) -> Response:
     """Starlette's own 404 and 405."""
-    return error_response(as_corral_error(error), getattr(error, "headers", None))
+    return error_response(as_corral_error(error), getattr(error, "headers", None), request.scope["shape"])

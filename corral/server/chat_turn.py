@@ -9,7 +9,7 @@ An endpoint with another body converts it to a ChatRequest first. It then waits 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from corral.server import generate
 from corral.server.chat_reply import ChatReply
 from corral.server.prompts import check_length, empty_prompt
 from corral.server.schema import ChatRequest
+from corral.server.sse import PING
 from corral.server.state import LoadedModel, ServerState
 
 DEFAULT_TOP_LOGPROBS = 20
@@ -76,20 +77,32 @@ class ChatTurn:
         deltas = parser.feed(output.text)
         return deltas if output.finish_reason is None else [*deltas, *parser.finish()]
 
-    async def collect(self, http: Request) -> list[ChatReply]:
-        """Waits for all choices. Raises what Generations raises: ClientGone, errors of the engine."""
-        replies = [ChatReply() for _ in self.submits]
+    async def steps(self, http: Request) -> AsyncGenerator[tuple[int, list[Delta], Output], None]:
+        """(index of the choice, deltas, output) until all have ended.
+
+        Raises what Generations raises: ClientGone, errors of the engine.
+        """
         async with aclosing(generate.outputs(self.state.engine, http, self.submits)) as outputs:
             async for index, output in outputs:
-                replies[index].add_step(self.step(index, output), output)
+                yield index, self.step(index, output), output
+
+    async def collect(self, http: Request) -> list[ChatReply]:
+        """Waits for all choices. Raises what Generations raises."""
+        replies = [ChatReply() for _ in self.submits]
+        async with aclosing(self.steps(http)) as steps:
+            async for index, deltas, output in steps:
+                replies[index].add_step(deltas, output)
         return replies
 
-    async def stream(self, http: Request, renderer: Renderer) -> ASGIApp:
-        """The response, once its first output is there: an error before it is raised, for an ordinary one."""
+    async def stream(self, http: Request, renderer: Renderer, ping: bytes = PING) -> ASGIApp:
+        """The response, once its first output is there: an error before it is raised, for an ordinary one.
+
+        `ping` is sent in long silences.
+        """
         return await generate.stream(
             self.state, http, self.submits, self.request,
             lambda index, output: renderer.add(index, self.step(index, output), output),
-            renderer.last, renderer.failed,
+            renderer.last, renderer.failed, ping,
         )  # fmt: skip
 
 
@@ -98,6 +111,17 @@ def chat_prompt(model: LoadedModel, request: ChatRequest, config: ServerConfig, 
     text = prompt_text(model, request, config)
     check_length(model, text, n_ctx)
     return model.tokenizer.encode(text, add_special=True, parse_special=True) or empty_prompt(model)
+
+
+async def count_tokens(state: ServerState, request: ChatRequest) -> int:
+    """Tokens of the conversation, also of one that does not fit. Raises RequestError, Unavailable."""
+    model, _ = state.loaded()
+
+    def count() -> int:
+        text = prompt_text(model, request, state.config)
+        return len(model.tokenizer.encode(text, add_special=True, parse_special=True))
+
+    return await asyncio.to_thread(count)
 
 
 def prompt_text(model: LoadedModel, request: ChatRequest, config: ServerConfig) -> str:

@@ -20,7 +20,7 @@ from corral.server.errors import RequestTimeout
 from corral.server.generation import ClientGone, Generations
 from corral.server.reply import Reply
 from corral.server.schema import GenerateRequest
-from corral.server.sse import EventStream, failure
+from corral.server.sse import PING, EventStream, failure
 from corral.server.state import Engine, ServerState, Tokenizer
 
 DEFAULTED = (
@@ -166,6 +166,7 @@ async def stream(
     events: Callable[[int, Output], bytes],
     last: Callable[[], bytes],
     failed: Callable[[CorralError], bytes] = failure,
+    ping: bytes = PING,
 ) -> ASGIApp:
     """An event stream that begins with the first output, so that an error before it is an ordinary response.
 
@@ -174,12 +175,12 @@ async def stream(
     """
     asked = request.sse_ping_interval
     seconds = state.ping_seconds if asked is None else float(asked)
-    ping = seconds if seconds > 0 else None
+    silence = seconds if seconds > 0 else None
     generations = Generations(state.engine, made, http.receive)
     try:
         await generations.__aenter__()
-        first = await generations.next(ping)
+        first = await generations.next(silence)
     except BaseException:
         await generations.close()
         raise
-    return EventStream(generations, first, events, last, failed, ping)
+    return EventStream(generations, first, events, last, failed, ping, silence)

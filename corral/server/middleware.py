@@ -7,7 +7,7 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral.errors import AuthenticationError
 from corral.server.cors import Cors
-from corral.server.errors import as_corral_error, error_response
+from corral.server.errors import Envelope, as_corral_error, envelope, error_response
 from corral.server.state import ServerState
 
 log = logging.getLogger("corral.http")
@@ -27,11 +27,14 @@ ALWAYS_SERVED = ("/health", "/v1/health", "/livez", "/readyz")
 class Conventions:
     """The headers of every response, CORS preflights, an envelope for every exception, a line in the log.
 
-    The paths in `quiet`, which somebody polls, are only logged when much is.
+    `shapes` has the paths whose errors have another form; `scope["shape"]` tells everybody. The paths in
+    `quiet`, which somebody polls, are only logged when much is.
     """
 
-    def __init__(self, app: ASGIApp, cors: Cors, quiet: Iterable[str]) -> None:
-        self.app, self.cors, self.quiet = app, cors, frozenset(quiet)
+    def __init__(
+        self, app: ASGIApp, cors: Cors, quiet: Iterable[str], shapes: Mapping[str, Envelope]
+    ) -> None:
+        self.app, self.cors, self.quiet, self.shapes = app, cors, frozenset(quiet), shapes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -39,6 +42,7 @@ class Conventions:
             return
         request = Headers(scope=scope)
         request_id = request.get("x-request-id", "")[:128] or uuid.uuid4().hex
+        shape = scope["shape"] = self.shapes.get(scope["path"], envelope)
         began, status, reason = time.perf_counter(), 0, ""
 
         async def send_with_headers(message: Message) -> None:
@@ -64,7 +68,7 @@ class Conventions:
                 raise
             known = as_corral_error(error)
             reason = str(known)
-            await error_response(known)(scope, receive, send_with_headers)
+            await error_response(known, shape=shape)(scope, receive, send_with_headers)
         finally:
             level = logging.DEBUG if scope["path"] in self.quiet else logging.INFO
             if log.isEnabledFor(level):

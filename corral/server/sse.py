@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -29,6 +29,11 @@ def frame(value: Any) -> bytes:
     return b"data: " + _encoder.encode(value) + b"\n\n"
 
 
+def named_frames(values: Iterable[Mapping[str, Any]]) -> bytes:
+    """Events that say their `type` twice: as the event's name too."""
+    return b"".join(b"event: " + value["type"].encode() + b"\n" + frame(value) for value in values)
+
+
 def failure(error: CorralError) -> bytes:
     """The event of an error in the middle of a stream."""
     return frame(envelope(error))
@@ -38,8 +43,9 @@ class EventStream:
     """The response of a streaming endpoint: an ASGI application.
 
     `first` and what `generations` still gives go through `events(index, output)`, which returns the bytes for
-    it; `last()` gives the end of the stream, or `failed(error)` when something fails. The generations are
-    closed in every case. `scope["outcome"]` says what went wrong, for the log.
+    it; `last()` gives the end of the stream, or `failed(error)` when something fails. A silence of
+    `ping_seconds` is broken with `ping`. The generations are closed in every case. `scope["outcome"]` says
+    what went wrong, for the log.
     """
 
     def __init__(
@@ -49,10 +55,12 @@ class EventStream:
         events: Callable[[int, Output], bytes],
         last: Callable[[], bytes],
         failed: Callable[[CorralError], bytes],
+        ping: bytes,
         ping_seconds: float | None,
     ) -> None:
         self._generations, self._first, self._events = generations, first, events
-        self._last, self._failed, self._ping_seconds = last, failed, ping_seconds
+        self._last, self._failed = last, failed
+        self._ping, self._ping_seconds = ping, ping_seconds
         self._outcome = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +83,7 @@ class EventStream:
         try:
             item = self._first
             while True:
-                yield PING if item is None else self._events(*item)
+                yield self._ping if item is None else self._events(*item)
                 if not self._generations.running:
                     break
                 item = await self._generations.next(self._ping_seconds)

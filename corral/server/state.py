@@ -12,6 +12,7 @@ from corral.chat.prompt import ChatPrompter
 from corral.config import ServerConfig
 from corral.engine.messages import Output, Ready, Status, Submit
 from corral.errors import Unavailable
+from corral.server.response_store import ResponseStore
 
 BUILD = "b1-corral-" + __version__
 """`system_fingerprint` and build_info: clients expect a 'b' and a number first."""
@@ -77,6 +78,7 @@ class ServerState:
     """Silence of a stream after which a comment keeps the connection open."""
     max_body: int = 64 << 20
     """Bytes of a request's body."""
+    responses: ResponseStore = field(default_factory=ResponseStore)
     now: Callable[[], float] = time.time
 
     def refusal(self) -> Unavailable | None:

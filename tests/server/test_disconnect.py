@@ -15,7 +15,9 @@ from corral.server.app import build_app
 class Connection:
     """One request, its body sent; `leave` closes the client's end."""
 
-    def __init__(self, engine: FakeEngine, body: Any, **state: Any) -> None:
+    def __init__(
+        self, engine: FakeEngine, body: Any, path: str = "/v1/chat/completions", **state: Any
+    ) -> None:
         self.state = fake_state(engine)
         for name, value in state.items():
             setattr(self.state, name, value)
@@ -28,7 +30,7 @@ class Connection:
         scope = {
             "type": "http",
             "method": "POST",
-            "path": "/v1/chat/completions",
+            "path": path,
             "query_string": b"",
             "headers": [],
             "client": ("1.2.3.4", 5),
@@ -137,6 +139,33 @@ async def test_pings_fill_the_silence_before_and_between_tokens() -> None:
         assert connection.text.startswith(":\n\n" if hold == 0 else "data: ")
         connection.leave()
         await connection.task
+
+
+async def test_pings_of_anthropic_are_events() -> None:
+    body = {"messages": MESSAGES, "stream": True}
+    connection = Connection(FakeEngine(hold=1), body, "/v1/messages", ping_seconds=0.01)
+    ping = 'event: ping\ndata: {"type":"ping"}\n\n'
+    async with asyncio.timeout(2):
+        while not connection.text.endswith(ping + ping):
+            await asyncio.sleep(0.005)
+    assert connection.text.startswith("event: message_start\n")
+    connection.leave()
+    await connection.task
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/messages", {"messages": MESSAGES}), ("/v1/responses", {"input": "hi"})]
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_leaving_cancels_on_other_paths_too(path: str, body: Any, stream: bool) -> None:
+    engine = FakeEngine(hold=1)
+    connection = Connection(engine, {**body, "stream": stream}, path)
+    async with asyncio.timeout(2):
+        while not engine.submits:
+            await asyncio.sleep(0)
+        connection.leave()
+        await connection.task
+    assert len(engine.cancelled) == 1
 
 
 async def test_a_request_may_switch_the_pings_off() -> None:

@@ -17,7 +17,7 @@ usage: corral <command> [...]
   serve      serve a model over HTTP, with the flags of llama-server
   info       what is in a GGUF file, and what it would need
   tokenize   text to token ids
-  bench      how fast a model runs here
+  bench      how fast a model runs here; bench serve: how a server holds under many clients
   health     is the server in this container ready
 
 for example
@@ -77,6 +77,8 @@ def _corral(words: list[str]) -> int:
         from corral.tools.health import main as health  # reads its few words itself: argparse is slow
 
         return health(rest)
+    if command == "bench" and rest[:1] == ["serve"]:
+        return _tool("bench serve", rest[1:])
     if command in ("info", "tokenize", "bench"):
         return _tool(command, rest)
     hint = f"; to serve: corral serve {command} ..." if command.startswith("-") else ""
@@ -88,7 +90,7 @@ def _corral(words: list[str]) -> int:
 def _tool(name: str, words: Sequence[str]) -> int:
     import argparse
 
-    module = import_module(f"corral.tools.{name}")
+    module = import_module("corral.tools." + name.replace(" ", "_"))
     parser = argparse.ArgumentParser(prog=f"corral {name}", description=module.__doc__)
     module.add_arguments(parser)
     code: int = module.run(parser.parse_args(words))

@@ -112,9 +112,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--parallel", type=_counts, default=(1,), metavar="N,..", help="streams that generate [1]"
     )
     parser.add_argument(
-        "-t", "--threads", type=int, default=None, metavar="N", help="threads [what this container may use]"
+        "-t", "--threads", type=whole, default=None, metavar="N", help="threads [what this container may use]"
     )
-    parser.add_argument("-r", "--repetitions", type=int, default=5, metavar="N", help="of each test [5]")
+    parser.add_argument("-r", "--repetitions", type=whole, default=5, metavar="N", help="of each test [5]")
     parser.add_argument("--isa", default="auto", metavar="NAME", help="force an ISA variant of corral [auto]")
     parser.add_argument(
         "--compare", choices=["llama.cpp"], help="run this too, in turns (needs llama-cpp-python)"
@@ -269,6 +269,13 @@ def _print(report: dict[str, Any], threads: int) -> None:
             row.append(f"{test['ratio']:.2f}x")
         table.add_row(*row)
     console.print(table)
+
+
+def whole(text: str) -> int:
+    """A number of 1 or more, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
+    return int(text)
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """`corral health`: is the server in this container ready? For HEALTHCHECK and exec probes.
 
 It needs no settings: it finds the server among the processes it may see, and the kernel says what that
-listens on, so --port, --host, unix sockets and TLS need not be repeated. It is run every few seconds next to a
-busy server, so it imports little.
+listens on, so --port, --host, unix sockets and TLS need not be repeated. It is run every few seconds next to
+a busy server, so it imports little.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The object of /v1/responses and the events by which it grows: one machine, whether they are sent or not.
 
-    in_progress -> items, one after the other: reasoning, message, call -> completed, incomplete, failed
+in_progress -> items, one after the other: reasoning, message, call -> completed, incomplete, failed
 """
 
 from __future__ import annotations

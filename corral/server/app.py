@@ -22,6 +22,7 @@ from corral.server.routes.completions import completions
 from corral.server.routes.health import health, livez
 from corral.server.routes.messages import count_message_tokens, messages
 from corral.server.routes.models import list_models, retrieve_model
+from corral.server.routes.native_completion import native_completion
 from corral.server.routes.responses import (
     count_input_tokens,
     delete_response,
@@ -53,6 +54,8 @@ ROUTES: Sequence[tuple[str, str, Handler]] = (
     ("GET", "/v1/responses/{id}/input_items", list_input_items),
     ("POST", "/v1/messages", messages),
     ("POST", "/v1/messages/count_tokens", count_message_tokens),
+    ("POST", "/completions", native_completion),
+    ("POST", "/completion", native_completion),
 )
 
 SHAPES: Mapping[str, Envelope] = {

@@ -102,7 +102,7 @@ def submits(
     sampling: SamplingParams, ready: Ready,
 ) -> list[Submit]:  # fmt: skip
     """One message a choice: `n` of each prompt, in the order of their indices. Raises RequestError."""
-    n = request.n or 1
+    n = request.choices()
     if n > ready.parallel:
         raise RequestError(f"Field 'n': expected an integer from 1 to {ready.parallel}, got {n}")
     for prompt in prompts:
@@ -125,6 +125,12 @@ def submits(
                     stop=request.stops(),
                     sampling=own,
                     client=_client(http),
+                    cache_prompt=request.cache_prompt is not False,
+                    id_slot=-1 if request.id_slot is None else request.id_slot,
+                    n_keep=request.n_keep or 0,
+                    n_discard=request.n_discard or 0,
+                    timings_per_token=bool(request.timings_per_token),
+                    progress=bool(request.return_progress and request.stream),
                 )
             )
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import string
 from collections.abc import Iterable, Sequence
@@ -23,18 +24,25 @@ def new_id(prefix: str) -> str:
 
 @dataclass
 class Reply:
-    """The outputs of one generation, added up. `infos` and `new_text` wait to be sent when streaming."""
+    """The outputs of one generation, added up. `infos` wait to be sent when streaming."""
 
     text: list[str] = field(default_factory=list)
     infos: list[TokenInfo] = field(default_factory=list)
-    n_tokens: int = 0
+    tokens: list[int] = field(default_factory=list)
     finish_reason: str | None = None
     timings: Timings = Timings()  # noqa: RUF009  (frozen)
+    last: Output | None = None
+    """The newest output: with a finish_reason, it says why the generation ended."""
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.tokens)
 
     def add(self, output: Output) -> None:
         self.text.append(output.text)
         self.infos += output.infos
-        self.n_tokens += len(output.tokens)
+        self.tokens += output.tokens
+        self.last = output
         if output.finish_reason is not None:
             self.finish_reason = output.finish_reason
         if output.timings is not None:
@@ -74,6 +82,7 @@ def timings(t: Timings) -> dict[str, Any]:
         "predicted_ms": t.predicted_ms,
         "predicted_per_token_ms": _ratio(t.predicted_ms, decoded),
         "predicted_per_second": _ratio(1000 * decoded, t.predicted_ms),
+        **({"draft_n": t.draft_n, "draft_n_accepted": t.draft_n_accepted} if t.draft_n else {}),
     }
 
 
@@ -83,13 +92,28 @@ def _ratio(a: float, b: float) -> float:
 
 def logprobs(infos: Iterable[TokenInfo]) -> dict[str, Any]:
     """OpenAI's `logprobs` of a chat choice."""
-    return {"content": [{**_token(i), "top_logprobs": [_token(t) for t in i.top]} for i in infos]}
+    return {"content": token_probs(infos)}
+
+
+def token_probs(infos: Iterable[TokenInfo], *, post_sampling: bool = False) -> list[dict[str, Any]]:
+    """Each token with the likeliest alternatives.
+
+    `post_sampling`: as probabilities, which are those that the sampling chain has left, without the zeros.
+    """
+    if post_sampling:
+        return [
+            {**_prob(i), "top_probs": [_prob(t) for t in i.top if math.exp(t.logprob) > 0]} for i in infos
+        ]
+    return [{**_logprob(i), "top_logprobs": [_logprob(t) for t in i.top]} for i in infos]
+
+
+def _logprob(info: TokenInfo | TopToken) -> dict[str, Any]:
+    return {**_token(info), "logprob": max(info.logprob, LOWEST)}
+
+
+def _prob(info: TokenInfo | TopToken) -> dict[str, Any]:
+    return {**_token(info), "prob": math.exp(info.logprob)}
 
 
 def _token(info: TokenInfo | TopToken) -> dict[str, Any]:
-    return {
-        "id": info.id,
-        "token": info.piece.decode("utf-8", "replace"),
-        "bytes": list(info.piece),
-        "logprob": max(info.logprob, LOWEST),
-    }
+    return {"id": info.id, "token": info.piece.decode("utf-8", "replace"), "bytes": list(info.piece)}

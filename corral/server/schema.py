@@ -17,6 +17,10 @@ Limit = Annotated[int, Meta(ge=-1, le=INT32)]
 Count = Annotated[int, Meta(ge=0, le=INT32)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Bias = Annotated[float, Meta(ge=-1e4, le=1e4)]
+Choices = Annotated[int, Meta(ge=1, le=1024)]
+StopString = Annotated[str, Meta(max_length=4096)]
+FieldPaths = Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=256)]
+"""Names of members, those of inner objects after a slash."""
 
 
 class StreamOptions(msgspec.Struct):
@@ -32,8 +36,9 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     n_predict: Limit | None = None
     max_completion_tokens: Limit | None = None
     max_tokens: Limit | None = None
-    n: Annotated[int, Meta(ge=1, le=1024)] | None = None
-    stop: str | list[str] | None = None
+    n: Choices | None = None
+    n_cmpl: Choices | None = None
+    stop: StopString | Annotated[list[StopString], Meta(max_length=256)] | None = None
     sse_ping_interval: Limit | None = None
 
     temperature: Annotated[float, Meta(ge=-1e6, le=1e6)] | None = None
@@ -84,7 +89,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     return_tokens: bool | None = None
     return_progress: bool | None = None
     timings_per_token: bool | None = None
-    response_fields: list[str] | None = None
+    response_fields: FieldPaths | None = None
     verbose: bool | None = None
 
     def limit(self) -> int:
@@ -93,6 +98,10 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
             if value is not None:
                 return value
         return -1
+
+    def choices(self) -> int:
+        """How many results of each prompt."""
+        return self.n or self.n_cmpl or 1
 
     def stops(self) -> list[str]:
         stop = self.stop or []
@@ -137,6 +146,27 @@ class CompletionRequest(GenerateRequest, kw_only=True):
     best_of: Annotated[int, Meta(ge=1, le=1024)] | None = None
 
 
+class NativeRequest(GenerateRequest, kw_only=True):
+    """POST /completion."""
+
+    prompt: Any
+    logprobs: Annotated[int, Meta(ge=0, le=1024)] | bool | None = None
+
+
+class ExtraFile(msgspec.Struct):
+    text: str
+    filename: str | None = None
+
+
+class InfillRequest(NativeRequest, kw_only=True):
+    """POST /infill."""
+
+    input_prefix: str
+    input_suffix: str
+    input_extra: Annotated[list[ExtraFile], Meta(max_length=1024)] | None = None
+    prompt: str | None = None
+
+
 NOT_YET: dict[str, tuple[Any, ...]] = {
     "typical_p": (1,),
     "top_n_sigma": (-1,),
@@ -153,10 +183,6 @@ NOT_YET: dict[str, tuple[Any, ...]] = {
     "n_indent": (0,),
     "t_max_predict_ms": (-1, 0),
     "post_sampling_probs": (False,),
-    "return_tokens": (False,),
-    "return_progress": (False,),
-    "timings_per_token": (False,),
-    "response_fields": ([],),
     "verbose": (False,),
     "tools": ([],),
     "functions": ([],),
@@ -183,3 +209,5 @@ def check_supported(request: msgspec.Struct) -> None:
 
 CHAT = Schema(ChatRequest, check_supported)
 COMPLETION = Schema(CompletionRequest, check_supported)
+NATIVE = Schema(NativeRequest, check_supported)
+INFILL = Schema(InfillRequest, check_supported)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -41,6 +41,8 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str, *, add_special: bool = ..., parse_special: bool = ...) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int], *, special: bool = ...) -> bytes: ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,83 @@
+"""llama-server's `generation_settings`: what a request asked for, every default filled in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from corral.engine.messages import Submit
+from corral.sampling.params import SamplingParams
+
+RANDOM_SEED = 0xFFFFFFFF
+"""llama-server's seed for 'any'."""
+OFF: dict[str, Any] = {
+    "dynatemp_range": 0.0,
+    "dynatemp_exponent": 1.0,
+    "top_n_sigma": -1.0,
+    "xtc_probability": 0.0,
+    "xtc_threshold": 0.1,
+    "typical_p": 1.0,
+    "dry_multiplier": 0.0,
+    "dry_base": 1.75,
+    "dry_allowed_length": 2,
+    "dry_penalty_last_n": 64,
+    "dry_sequence_breakers": ["\n", ":", '"', "*"],
+    "mirostat": 0,
+    "mirostat_tau": 5.0,
+    "mirostat_eta": 0.1,
+    "adaptive_target": -1.0,
+    "adaptive_decay": 0.9,
+    "min_keep": 0,
+    "grammar": "",
+    "grammar_lazy": False,
+    "grammar_triggers": [],
+    "preserved_tokens": [],
+    "chat_format": "Content-only",
+    "reasoning_format": "none",
+    "reasoning_in_content": False,
+    "generation_prompt": "",
+    "samplers": ["penalties", "top_k", "top_p", "min_p", "temperature"],
+    "speculative.types": "none",
+    "post_sampling_probs": False,
+    "backend_sampling": False,
+    "lora": [],
+}
+"""What llama-server reports of things that are off, or that a request can't change here."""
+LONG = ("dry_sequence_breakers", "stop", "logit_bias", "grammar", "grammar_lazy", "grammar_triggers")
+"""Left out of the short form, that /props and /slots have."""
+
+
+def generation_settings(submit: Submit, *, stream: bool = False, seed: int | None = None) -> dict[str, Any]:
+    """The settings of one generation. `seed` is the one that was drawn, if the request left it open."""
+    sampling = msgspec.structs.asdict(submit.sampling)
+    biases = sampling.pop("logit_bias")
+    chosen = sampling.pop("seed")
+    return {
+        **OFF,
+        **sampling,
+        "seed": next((s for s in (chosen, seed) if s is not None), RANDOM_SEED),
+        "stop": submit.stop,
+        "max_tokens": submit.max_tokens,
+        "n_predict": submit.max_tokens,
+        "n_keep": submit.n_keep,
+        "n_discard": submit.n_discard,
+        "stream": stream,
+        # JSON has no infinity: a ban is null
+        "logit_bias": [{"bias": b if abs(b) < 1e30 else None, "token": t} for t, b in biases.items()],
+        "timings_per_token": submit.timings_per_token,
+    }
+
+
+def short_settings(submit: Submit) -> dict[str, Any]:
+    """The settings without the long lists."""
+    settings = generation_settings(submit)
+    for name in (*LONG, "preserved_tokens"):
+        del settings[name]
+    return settings
+
+
+def default_settings(sampling: SamplingParams, n_predict: int | None) -> dict[str, Any]:
+    """The settings of a request that asks for nothing."""
+    max_tokens = -1 if n_predict is None else n_predict
+    return short_settings(Submit(id="", prompt=[], max_tokens=max_tokens, sampling=sampling))

@@ -113,6 +113,19 @@ class ServerConfig:
     """Seconds of silence after which a stream gets a comment; 0 or less: never."""
     drain_timeout: int = 7
     """Seconds that running requests get to finish once the server was asked to stop."""
+    ssl_key_file: str | None = None
+    """PEM, with `ssl_cert_file`; both or none."""
+    ssl_cert_file: str | None = None
+    static_path: str | None = None
+    """A folder whose files are served where there is no route."""
+    metrics: bool = False
+    """Serve /metrics."""
+    props: bool = False
+    """Answer POST /props."""
+    slots: bool = True
+    """Serve /slots."""
+    spm_infill: bool = False
+    """The suffix before the prefix in prompts of /infill."""
     n_predict: int | None = None
     """Most tokens a request may generate. None: no limit but the context."""
     chat_template: str | None = None

@@ -39,6 +39,11 @@ class Client(ABC):
         """The newest status of the engine. "failed" is final."""
         return self._status
 
+    @property
+    def pid(self) -> int | None:
+        """The engine's process; None if it has none of its own."""
+        return None
+
     @abstractmethod
     async def start(self) -> None:
         """Start the engine; it loads while the caller goes on."""
@@ -125,6 +130,10 @@ class EngineClient(Client):
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
 
     async def start(self) -> None:
         ours, theirs = socket.socketpair()

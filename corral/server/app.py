@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,13 +15,19 @@ from starlette.types import ASGIApp
 
 from corral.server.cors import Cors
 from corral.server.errors import Envelope, anthropic_envelope, as_corral_error, error_response
-from corral.server.middleware import ALWAYS_SERVED, ApiKeys, Conventions, Readiness
+from corral.server.generate import NOBODY
+from corral.server.generation import ClientGone
+from corral.server.middleware import ALWAYS_SERVED, PAGE, ApiKeys, Conventions, Readiness
+from corral.server.routes import not_supported
+from corral.server.routes.apply_template import apply_template, input_tokens
 from corral.server.routes.chat_completions import chat_completions
 from corral.server.routes.completions import completions
 from corral.server.routes.health import health, livez
+from corral.server.routes.infill import infill
 from corral.server.routes.messages import count_message_tokens, messages
 from corral.server.routes.models import list_models, retrieve_model
 from corral.server.routes.native_completion import native_completion
+from corral.server.routes.props import get_props, set_props
 from corral.server.routes.responses import (
     count_input_tokens,
     delete_response,
@@ -30,7 +35,10 @@ from corral.server.routes.responses import (
     responses,
     retrieve_response,
 )
+from corral.server.routes.slots import get_slots
+from corral.server.routes.tokens import detokenize, tokenize
 from corral.server.state import ServerState
+from corral.server.static_files import NoRoute
 
 Handler = Callable[[ServerState, Request], Awaitable[ASGIApp]]
 
@@ -56,6 +64,23 @@ ROUTES: Sequence[tuple[str, str, Handler]] = (
     ("POST", "/v1/messages/count_tokens", count_message_tokens),
     ("POST", "/completions", native_completion),
     ("POST", "/completion", native_completion),
+    ("POST", "/infill", infill),
+    ("POST", "/tokenize", tokenize),
+    ("POST", "/detokenize", detokenize),
+    ("POST", "/apply-template", apply_template),
+    ("POST", "/v1/chat/completions/input_tokens", input_tokens),
+    ("POST", "/chat/completions/input_tokens", input_tokens),
+    ("POST", "/v1/chat/completions/control", not_supported.control),
+    ("GET", "/props", get_props),
+    ("POST", "/props", set_props),
+    ("GET", "/slots", get_slots),
+    ("POST", "/slots/{id}", not_supported.slot_action),
+    ("GET", "/lora-adapters", not_supported.no_adapters),
+    ("POST", "/lora-adapters", not_supported.set_adapters),
+    ("POST", "/v1/audio/transcriptions", not_supported.transcriptions),
+    ("POST", "/audio/transcriptions", not_supported.transcriptions),
+    ("GET", "/tools", not_supported.tools),
+    ("POST", "/tools", not_supported.tools),
 )
 
 SHAPES: Mapping[str, Envelope] = {
@@ -72,18 +97,29 @@ def build_app(state: ServerState) -> Starlette:
     shapes = {prefix + path: shape for path, shape in SHAPES.items()}
     app = Starlette(
         routes=[
-            Route(prefix + path, partial(handler, state), methods=[method])
+            Route(prefix + path, _answer(handler, state), methods=[method])
             for method, path, handler in ROUTES
         ],
         middleware=[
             Middleware(Conventions, cors=Cors(state.config), quiet=always, shapes=shapes),
-            Middleware(ApiKeys, keys=state.config.api_keys, public=always),
+            Middleware(ApiKeys, keys=state.config.api_keys, public=[*always, *(prefix + p for p in PAGE)]),
             Middleware(Readiness, state=state, always=always),
         ],
         exception_handlers={HTTPException: _http_error},
     )
     app.router.redirect_slashes = False
+    app.router.default = NoRoute(state.config.static_path, prefix)
     return app
+
+
+def _answer(handler: Handler, state: ServerState) -> Callable[[Request], Awaitable[ASGIApp]]:
+    async def answer(request: Request) -> ASGIApp:
+        try:
+            return await handler(state, request)
+        except ClientGone:
+            return NOBODY
+
+    return answer
 
 
 async def _http_error(request: Request, error: Any) -> Response:

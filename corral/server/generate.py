@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from corral.engine.messages import Output, Ready, Submit
 from corral.errors import ContextSizeError, CorralError, PayloadTooLarge, RequestError
 from corral.sampling.params import SamplingParams
+from corral.server.decode import R, Schema
 from corral.server.errors import RequestTimeout
 from corral.server.generation import ClientGone, Generations
 from corral.server.reply import Reply
@@ -52,6 +53,11 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
         raise RequestTimeout(f"The body did not arrive within {seconds:g} s") from None
     size = declared if declared.isdecimal() else f"more than {limit}"
     raise PayloadTooLarge(f"The body has {size} bytes, expected at most {limit}")
+
+
+async def read(state: ServerState, http: Request, schema: Schema[R]) -> R:
+    """The body of a request. Raises RequestError, NotSupported, ClientGone."""
+    return schema.read(await read_body(http, state.max_body, state.config.timeout))
 
 
 def sampling_params(

@@ -22,6 +22,8 @@ log = logging.getLogger("corral.http")
 
 ALWAYS_SERVED = ("/health", "/v1/health", "/livez", "/readyz")
 """Paths that need no key and answer while the model loads."""
+PAGE = ("/", "/index.html")
+"""Paths that need no key: a browser has none to send."""
 
 
 class Conventions:

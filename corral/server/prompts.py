@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from corral.errors import ContextSizeError, NotSupported, RequestError
@@ -45,7 +46,7 @@ async def _sequence(model: LoadedModel, value: Any, where: str, n_ctx: int) -> l
 
 
 def mixed_ids(
-    model: LoadedModel, value: list[Any], where: str, n_ctx: int, *, add_special: bool = True,
+    model: LoadedModel, value: Sequence[Any], where: str, n_ctx: int, *, add_special: bool = True,
     parse_special: bool = True,
 ) -> list[int]:  # fmt: skip
     """Token ids of an array of ids and texts. Only a text at its start gets a token that begins a text."""

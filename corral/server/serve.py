@@ -29,11 +29,12 @@ from corral.engine.client import EngineClient
 from corral.engine.messages import Ready
 from corral.errors import InternalError
 from corral.gguf.reader import GGUFFile
-from corral.server import sockets
+from corral.server import sockets, tls
 from corral.server.app import build_app
 from corral.server.model_info import model_info
 from corral.server.reaper import reap_orphans
 from corral.server.state import LoadedModel, ServerState
+from corral.server.static_files import check_folder
 from corral.server.supervisor import Supervisor
 from corral.server.throttling import watch_throttling
 from corral.tokenizer.tokenizer import Tokenizer, load_tokenizer
@@ -57,6 +58,8 @@ def run(
     for warning in warnings:
         log.warning("%s", warning)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    tls.check(server_config)
+    check_folder(server_config.static_path)
     with GGUFFile.open(model_config.path, model_config.metadata_overrides) as file:
         bound = sockets.bind(server_config.hosts, server_config.port, reuse_port=server_config.reuse_port)
         try:
@@ -126,6 +129,8 @@ class _Http(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 build_app(state),
+                ssl_keyfile=state.config.ssl_key_file,
+                ssl_certfile=state.config.ssl_cert_file,
                 http="httptools",
                 ws="none",
                 lifespan="off",
@@ -158,7 +163,8 @@ async def _live(
     state.model = model
     _announce(model, ready, time.monotonic() - began)
     for sock in bound:
-        log.info("server is listening on %s%s", sockets.url(sock), state.config.api_prefix)
+        url = sockets.url(sock, tls=state.config.ssl_key_file is not None)
+        log.info("server is listening on %s%s", url, state.config.api_prefix)
     await engine.supervise()
 
 

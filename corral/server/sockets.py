@@ -35,13 +35,13 @@ def bind(hosts: Sequence[str], port: int, *, reuse_port: bool = False) -> list[s
     return sockets
 
 
-def url(sock: socket.socket) -> str:
+def url(sock: socket.socket, *, tls: bool = False) -> str:
     """Where a client finds the socket."""
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix://{name}"
     host = f"[{name[0]}]" if sock.family == socket.AF_INET6 else name[0]
-    return f"http://{host}:{name[1]}"
+    return f"http{'s' * tls}://{host}:{name[1]}"
 
 
 def close(sockets: Sequence[socket.socket]) -> None:

@@ -12,7 +12,9 @@ from corral.chat.prompt import ChatPrompter
 from corral.config import ServerConfig
 from corral.engine.messages import Output, Ready, Status, Submit
 from corral.errors import Unavailable
+from corral.server.observer import Observer
 from corral.server.response_store import ResponseStore
+from corral.tokenizer.special_ids import SpecialIds
 
 BUILD = "b1-corral-" + __version__
 """`system_fingerprint` and build_info: clients expect a 'b' and a number first."""
@@ -24,6 +26,16 @@ class Engine(Protocol):
     @property
     def status(self) -> Status: ...
 
+    @property
+    def restarts(self) -> int:
+        """How often it was started anew."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, if it has one of its own."""
+        ...
+
     def generate(self, submit: Submit, /) -> AsyncGenerator[Output, None]:
         """Outputs until one has a finish_reason. Closing the generator cancels the request."""
         ...
@@ -34,6 +46,12 @@ class Tokenizer(Protocol):
 
     @property
     def bos_id(self) -> int | None: ...
+
+    @property
+    def add_bos(self) -> bool: ...
+
+    @property
+    def special(self) -> SpecialIds: ...
 
     @property
     def longest(self) -> int:
@@ -82,6 +100,10 @@ class ServerState:
     """Bytes of a request's body."""
     responses: ResponseStore = field(default_factory=ResponseStore)
     now: Callable[[], float] = time.time
+    observer: Observer = field(default_factory=Observer)
+
+    def __post_init__(self) -> None:
+        self.engine = self.observer.watch(self.engine)
 
     def refusal(self) -> Unavailable | None:
         """Why no request can be served at the moment."""

@@ -33,6 +33,12 @@ class Supervisor:
         self._make, self._first_delay = make, first_delay
         self._client = make()
         self._restarting = False
+        self.restarts = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process."""
+        return self._client.pid
 
     @property
     def status(self) -> Status:
@@ -68,6 +74,7 @@ class Supervisor:
             starts += 1
             log.error("%s; starting it again in %g s", reason, delay)
             self._restarting = True
+            self.restarts += 1
             await self._client.close(0)
             await asyncio.sleep(delay)
             since = math.inf  # it does not serve yet

@@ -12,6 +12,7 @@ from corral.chat.template import TemplateSource
 from corral.config import ServerConfig
 from corral.engine.messages import Output, Ready, Status, Submit, Timings, TokenInfo, TopToken
 from corral.server.state import LoadedModel, ModelInfo, ServerState
+from corral.tokenizer.special_ids import SpecialIds
 
 READY = Ready(
     n_ctx=256,
@@ -31,6 +32,9 @@ class FakeEngine:
 
     `hold` keeps it silent before word number `hold`.
     """
+
+    restarts = 0
+    pid: int | None = None
 
     def __init__(
         self, words: Sequence[str | Output | Exception] = ("Hel", "lo"), hold: int | None = None
@@ -82,7 +86,9 @@ class FakeTokenizer:
     """A token a character, and 1 to begin with."""
 
     bos_id: int | None = 1
+    add_bos = True
     longest = 4
+    special = SpecialIds(bos=1, eos=2)
 
     def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         return [1] * add_special + [ord(c) % 1000 for c in text]

@@ -10,7 +10,6 @@ from starlette.types import ASGIApp
 
 from corral.server import generate
 from corral.server.errors import json_response
-from corral.server.generation import ClientGone
 from corral.server.native_reply import NativeReplies
 from corral.server.prompts import read_prompts
 from corral.server.reply import new_id
@@ -19,13 +18,9 @@ from corral.server.state import ServerState
 
 
 async def native_completion(state: ServerState, http: Request) -> ASGIApp:
-    try:
-        request = NATIVE.read(await generate.read_body(http, state.max_body, state.config.timeout))
-        model, ready = state.loaded()
-        prompts = await read_prompts(model, request.prompt, ready.n_ctx)
-        return await respond(state, http, request, prompts)
-    except ClientGone:
-        return generate.NOBODY
+    request = await generate.read(state, http, NATIVE)
+    model, ready = state.loaded()
+    return await respond(state, http, request, await read_prompts(model, request.prompt, ready.n_ctx))
 
 
 async def respond(

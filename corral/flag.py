@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from corral import sampler_order
+
 TRUE = ("on", "enabled", "true", "yes", "1")
 FALSE = ("off", "disabled", "false", "no", "0")
 
@@ -60,7 +62,7 @@ class Kind:
     @property
     def repeats(self) -> bool:
         """Whether giving it twice adds to a list instead of replacing."""
-        return self.merge in (_extend, _update)
+        return self.merge in (_extend, _update, _add_breaker)
 
     @property
     def replaces(self) -> bool:
@@ -302,6 +304,33 @@ def _logit_bias(value: str) -> dict[int, float]:
     return {token: bias}
 
 
+def _known_samplers(found: tuple[tuple[str, ...], list[str]], names: str) -> tuple[str, ...]:
+    order, unknown = found
+    if unknown:
+        raise ValueError(f"expected some of {names}, got {unknown[0]!r}")
+    return order
+
+
+def _sampler_names(value: str) -> tuple[str, ...]:
+    words = [word for word in value.split(";") if word.strip()]
+    return _known_samplers(sampler_order.from_names(words), ";".join(sampler_order.LETTERS))
+
+
+def _sampler_letters(value: str) -> tuple[str, ...]:
+    return _known_samplers(sampler_order.from_letters(value.strip()), "".join(sampler_order.LETTERS.values()))
+
+
+def _breaker(value: str) -> tuple[str, ...]:
+    if len(value) > 128:
+        raise ValueError(f"expected at most 128 characters, got {len(value)}")
+    return () if value == "none" else (value,)
+
+
+def _add_breaker(old: Any, new: Any) -> Any:
+    """`none` clears what was given before."""
+    return (*(old or ()), *new) if new else ()
+
+
 def _api_prefix(value: str) -> str:
     trimmed = value.rstrip("/")
     if trimmed and not trimmed.startswith("/"):
@@ -345,6 +374,9 @@ JSON_OBJECT = Kind("JSON", _json_object)
 OVERRIDE = Kind("KEY=TYPE:VALUE,...", _override, merge=_update)
 LOGIT_BIAS = Kind("TOKEN_ID(+/-)BIAS", _logit_bias, merge=_update)
 RECIPROCAL = Kind("N", _reciprocal)
+SAMPLER_NAMES = Kind("SAMPLERS", _sampler_names)
+SAMPLER_LETTERS = Kind("SEQUENCE", _sampler_letters)
+BREAKER = Kind("TEXT", _breaker, merge=_add_breaker)
 HEADER = Kind("LIST", _header_value)
 API_PREFIX = Kind("PREFIX", _api_prefix)
 TRISTATE = choice(

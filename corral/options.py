@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from corral.flag import (
     API_PREFIX,
+    BREAKER,
     FOLDER,
     HEADER,
     JSON_OBJECT,
@@ -24,6 +25,8 @@ from corral.flag import (
     OVERRIDE,
     PATH,
     RECIPROCAL,
+    SAMPLER_LETTERS,
+    SAMPLER_NAMES,
     SWITCH,
     TEXT_FILE,
     TRISTATE,
@@ -40,13 +43,14 @@ from corral.flag import (
     text,
     works,
 )
+from corral.sampler_order import DEFAULT_ORDER
 
 CACHE_TYPE = choice(
     "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1", metavar="TYPE"
 )  # fmt: skip
 COUNT = integer(0)
 SIZE = integer(1)
-SAMPLERS = "penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature"
+SAMPLERS = ";".join(DEFAULT_ORDER)
 SPECULATION = subset(
     "none", "draft-simple", "draft-eagle3", "draft-mtp", "draft-dflash", "draft-dspark", "ngram-simple",
     "ngram-map-k", "ngram-map-k4v", "ngram-mod", "ngram-cache",
@@ -231,25 +235,38 @@ SAMPLING = (
     works("--ignore-eos", "", SWITCH, False, "sampling.ignore_eos", "go on after the end-of-text token"),
     works("--logit-bias -l", "", LOGIT_BIAS, None, "sampling.logit_bias",
           "make a token likelier or less likely, as in 15043+1; may be repeated"),
-    planned("--samplers", "", text("SAMPLERS"), SAMPLERS, "samplers and their order, separated by ;"),
-    planned("--sampler-seq --sampling-seq", "", text("SEQUENCE"), "edskypmxt",
-            "the same, a letter a sampler"),
-    planned("--top-n-sigma --top-nsigma", "", real(), -1.0, "top-n-sigma; -1 = off"),
-    planned("--xtc-probability", "", real(0, 1), 0.0, "XTC: chance of leaving out top choices; 0 = off"),
-    planned("--xtc-threshold", "", real(0, 1), 0.1, "XTC: least probability to be left out; 1 = off"),
-    planned("--typical-p --typical", "", real(0, 1), 1.0, "locally typical sampling; 1 = off"),
-    planned("--dry-multiplier", "", real(0), 0.0, "DRY: strength; 0 = off"),
-    planned("--dry-base", "", real(), 1.75, "DRY: base of the growth"),
-    planned("--dry-allowed-length", "", COUNT, 2, "DRY: repeats of this length are free"),
-    planned("--dry-penalty-last-n", "", integer(-1), 64, "DRY: tokens looked back at"),
-    planned("--dry-sequence-breaker", "", text("TEXT"), None, "DRY: text that ends a repeat"),
-    planned("--adaptive-target", "", real(), -1.0, "adaptive-p: probability aimed at; negative = off"),
-    planned("--adaptive-decay", "", real(0, 1), 0.9, "adaptive-p: how slowly it adapts"),
-    planned("--dynatemp-range", "", real(0), 0.0, "dynamic temperature: range; 0 = off"),
-    planned("--dynatemp-exp", "", real(), 1.0, "dynamic temperature: exponent"),
-    planned("--mirostat", "", integer(0, 2), 0, "Mirostat version; 0 = off"),
-    planned("--mirostat-lr", "", real(), 0.1, "Mirostat: learning rate"),
-    planned("--mirostat-ent", "", real(), 5.0, "Mirostat: target entropy"),
+    works("--samplers", "", SAMPLER_NAMES, SAMPLERS, "sampling.samplers",
+          "samplers and their order, separated by ;"),
+    works("--sampler-seq --sampling-seq", "", SAMPLER_LETTERS, "edskypmxt", "sampling.samplers",
+          "the same, a letter a sampler"),
+    works("--top-n-sigma --top-nsigma", "", real(-1e6, 1e6), -1.0, "sampling.top_n_sigma",
+          "keep what is within this many standard deviations of the best; -1 = off"),
+    works("--xtc-probability", "", real(0, 1), 0.0, "sampling.xtc_probability",
+          "XTC: chance of leaving out top choices; 0 = off"),
+    works("--xtc-threshold", "", real(0, 1), 0.1, "sampling.xtc_threshold",
+          "XTC: least probability to be left out; more than 0.5 = off"),
+    works("--typical-p --typical", "", real(0, 1), 1.0, "sampling.typical_p",
+          "locally typical sampling; 1 = off"),
+    works("--dry-multiplier", "", real(0, 1e6), 0.0, "sampling.dry_multiplier", "DRY: strength; 0 = off"),
+    works("--dry-base", "", real(1, 1e6), 1.75, "sampling.dry_base", "DRY: base of the growth"),
+    works("--dry-allowed-length", "", integer(0, 2**31 - 1), 2, "sampling.dry_allowed_length",
+          "DRY: repeats of this length are free"),
+    works("--dry-penalty-last-n", "", integer(-1, 2**31 - 1), 64, "sampling.dry_penalty_last_n",
+          "DRY: tokens looked back at; 0 = off, -1 = all"),
+    works("--dry-sequence-breaker", "", BREAKER, None, "sampling.dry_sequence_breakers",
+          "DRY: text that ends a repeat, instead of newline, colon, quote and star; may be repeated; "
+          "none = no text does"),
+    works("--adaptive-target", "", real(-1e6, 1), -1.0, "sampling.adaptive_target",
+          "adaptive-p (name it in --samplers): probability aimed at; negative = off"),
+    works("--adaptive-decay", "", real(0, 0.99), 0.9, "sampling.adaptive_decay",
+          "adaptive-p: how slowly it adapts"),
+    works("--dynatemp-range", "", real(0, 1e6), 0.0, "sampling.dynatemp_range",
+          "dynamic temperature: how far it moves with the entropy; 0 = off"),
+    works("--dynatemp-exp", "", real(-1e6, 1e6), 1.0, "sampling.dynatemp_exponent",
+          "dynamic temperature: exponent"),
+    works("--mirostat", "", integer(0, 2), 0, "sampling.mirostat", "Mirostat version; 0 = off"),
+    works("--mirostat-lr", "", real(-1e6, 1e6), 0.1, "sampling.mirostat_eta", "Mirostat: learning rate"),
+    works("--mirostat-ent", "", real(-1e6, 1e6), 5.0, "sampling.mirostat_tau", "Mirostat: target entropy"),
     planned("--grammar", "", text("GRAMMAR"), "", "constrain the text to a GBNF grammar"),
     planned("--grammar-file", "", PATH, None, "the same, from a file"),
     planned("--json-schema -j", "", text("SCHEMA"), None, "constrain the text to a JSON schema"),

@@ -26,7 +26,7 @@ LAYERS = [
     {"usage"},
     {"options"},
     {"flag"},
-    {"errors", "_native"},
+    {"errors", "sampler_order", "_native"},
 ]
 """A part imports from the layers below its own only, and from itself."""
 

@@ -30,7 +30,8 @@ from corral.engine.request import Request
 from corral.engine.scheduler import Limits, Part, Scheduler
 from corral.errors import ContextSizeError, CorralError, InternalError, RequestError
 from corral.program.batch import Batch, Executor, Float32
-from corral.sampling.chain import Chain, check_params, log_probs
+from corral.sampling.chain import Chain
+from corral.sampling.check import check_params
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,12 @@ class Engine:
             submit=submit,
             arrival=self._arrivals,
             max_new=room if submit.max_tokens < 0 else min(submit.max_tokens, room),
-            chain=Chain(submit.sampling, secrets.randbits(32) if seed is None else seed, self._text.eog),
+            chain=Chain(
+                submit.sampling,
+                secrets.randbits(32) if seed is None else seed,
+                self._text.eog,
+                self._text.special,
+            ),
             text=TextStream(self._text, submit.stop, submit.special),
             tokens=list(submit.prompt),
             submitted=self._clock(),
@@ -236,13 +242,12 @@ class Engine:
         return _LIMIT if request.num_generated >= request.max_new else None
 
     def _infos(self, request: Request, row: Float32, token: int) -> list[TokenInfo]:
-        count = request.submit.sampling.n_probs
-        if count == 0:
+        probs = request.chain.log_probs(row, token)
+        if probs is None:
             return []
-        probs = log_probs(row, token, count)
         piece = request.text.piece
         top = [TopToken(other, piece(other), value) for other, value in probs.top]
-        return [TokenInfo(token, piece(token), probs.chosen, top)]
+        return [TokenInfo(token, piece(token), probs.chosen, top, probs.post_sampling)]
 
     def _count_prompt(self, request: Request, now: float) -> None:
         assert request.started is not None

@@ -69,12 +69,14 @@ class TopToken(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TokenInfo(msgspec.Struct, frozen=True, array_like=True):
-    """A generated token, its log probability (before the sampling chain) and the likeliest alternatives."""
+    """A generated token, its log probability and the likeliest alternatives."""
 
     id: int
     piece: bytes
     logprob: float
     top: list[TopToken] = []
+    post_sampling: bool = False
+    """The probabilities are those after the sampling chain, not the model's."""
 
 
 class Timings(msgspec.Struct, frozen=True, omit_defaults=True):

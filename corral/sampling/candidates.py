@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from corral.sampling.select import Float32, Int32, mass, top_candidates
+from corral.sampling.select import Float32, Int32, mass, moments, surprise, top_candidates
 
 Float64 = NDArray[np.float64]
 
 _FIRST_LOOK = 128
 _NEXT_LOOK = 8
 """How many candidates are put in order at first, and the factor when that turns out too few."""
+_MOST_SCALE = 1e30
+"""Sharper than that makes no difference, and would overflow."""
+_MOST_LOGIT = 3e38
+"""Almost the largest float32."""
 
 
 class Candidates:
     """The first `size` tokens in the order of falling logit, then rising id.
 
-    Every sampler that discards keeps a beginning of this order, so all that it does is to lower `size`; the
-    order itself is worked out only as far as somebody looks.
+    Most samplers that discard keep a beginning of this order: they lower `size`, and the order itself is
+    worked out only as far as somebody looks. Once all of it has been looked at the candidates are a list,
+    which the other samplers may change in any way.
     """
 
     def __init__(self, row: Float32) -> None:
-        self._row = row  # [V], read only until `edit`
+        self._row = row  # [V], read only until `_edit`
         self._owned = False
         self.size = row.shape[0]
-        self._scale = 1.0
+        self._scale = 1.0  # of the logits, but for those of the row
         self._ids: Int32 = np.empty(0, np.int32)
         self._logits: Float64 = np.empty(0, np.float64)
         self._mass: float | None = None  # of the whole row, once it is needed
 
-    def edit(self) -> Float32:
-        """The logits [V], to be changed in place; only before anything else."""
-        assert self.size == self._row.shape[0], "logits are edited before tokens are discarded"
-        if not self._owned:
-            self._row, self._owned = self._row.copy(), True
-        return self._row
+    @property
+    def vocab_size(self) -> int:
+        return self._row.shape[0]
+
+    # -- looking ---------------------------------------------------------------------------------------------
 
     def first(self, count: int) -> tuple[Int32, Float64]:
         """Ids and logits of the first `count` tokens, at most `size`."""
@@ -43,45 +49,151 @@ class Candidates:
         if count > len(self._ids):
             self._ids, logits = top_candidates(self._row, count)
             self._logits = logits.astype(np.float64)
-        return self._ids[:count], self._logits[:count]
+        return self._ids[:count], self._logits[:count] * self._scale
 
-    def best(self) -> int:
-        return int(self._row.argmax())  # the first of equals
+    def all(self) -> tuple[Int32, Float64]:
+        """Ids and logits of all candidates."""
+        return self.first(self.size)
 
     def largest(self) -> float:
-        return float(self._row.max())
+        """The logit of the first."""
+        return float(self._logits[0] if len(self._ids) else self._row.max()) * self._scale
 
-    def keep(self, count: int) -> None:
-        """Discard all but the first `count`; one always stays."""
-        count = max(1, count)
-        if count < self.size:
-            self.size = count
+    def mass(self) -> float:
+        """sum(exp(logit - largest)): 1 or more."""
+        if not self._is_whole:
+            logits = self.all()[1]
+            return float(np.exp(logits - logits[0]).sum())
+        if self._mass is None:
+            self._mass = mass(self._row, self._scale)
+        return self._mass
 
-    def sharpen(self, temperature: float) -> None:
-        """Divide the logits by a temperature above 0."""
-        self._scale = 1.0 / max(temperature, 1e-30)
-        self._mass = None
+    def prob(self, token: int) -> float:
+        """The probability of a candidate among the others; 0 for what is none."""
+        logit = float(self.logits_of(np.array([token], np.int32))[0])
+        return math.exp(logit - self.largest()) / self.mass()
+
+    def entropy(self) -> float:
+        """Of the candidates' probabilities, in nats."""
+        if self._is_whole:
+            return surprise(self._row, self._scale)
+        logits = self.all()[1]
+        below = logits[0] - logits
+        terms = np.exp(-below)
+        kept = terms > 0
+        total = terms.sum()
+        return float(math.log(total) + (terms[kept] * below[kept]).sum() / total)
+
+    def spread(self) -> float:
+        """The standard deviation of the logits that are not -inf."""
+        if self._is_whole:
+            return moments(self._row)[1] * self._scale
+        logits = self.all()[1]
+        return float(logits[logits > -math.inf].std()) if logits[0] > -math.inf else 0.0
 
     def count_from(self, logit: float) -> int:
-        """How many tokens have this logit or more."""
-        if self.size == self._row.shape[0]:
-            return int(np.count_nonzero(self._row >= logit))
-        return int(np.count_nonzero(self.first(self.size)[1] >= logit))
+        """How many candidates have this logit or more."""
+        if self._is_whole:
+            return int(np.count_nonzero(self._row >= logit / self._scale))
+        return int(np.count_nonzero(self.all()[1] >= logit))
 
     def count_reaching(self, share: float) -> int:
         """The fewest first tokens whose probabilities, among the `size`, add up to `share` or more."""
-        looked_at = _FIRST_LOOK if self.size == self._row.shape[0] else self.size
+        looked_at = _FIRST_LOOK if self._is_whole else self.size
         while True:
             logits = self.first(looked_at)[1]
-            sums = np.cumsum(np.exp((logits - logits[0]) * self._scale))  # probabilities times a constant
+            sums = np.cumsum(np.exp(logits - logits[0]))  # probabilities times a constant
             is_all = looked_at >= self.size
-            goal = share * float(sums[-1] if is_all else self._mass_of_row())
+            goal = share * float(sums[-1] if is_all else self.mass())
             if goal <= sums[-1] or is_all:
                 # a share of 1 or more is that of the last token that adds anything
                 return int(sums.searchsorted(min(goal, sums[-1]))) + 1
             looked_at *= _NEXT_LOOK
 
-    def _mass_of_row(self) -> float:
-        if self._mass is None:
-            self._mass = mass(self._row, self._scale)
-        return self._mass
+    def logits_of(self, ids: Int32) -> Float64:
+        """The logits of some tokens; -inf for those that are no candidates."""
+        if self._is_whole:
+            return self._row[ids].astype(np.float64) * self._scale
+        own, logits = self.all()
+        places, found = _find(ids, own)
+        return np.where(found, logits[places], -math.inf)
+
+    # -- changing --------------------------------------------------------------------------------------------
+
+    def keep(self, count: int) -> None:
+        """Discard all but the first `count`; one always stays."""
+        self.size = min(self.size, max(1, count))
+
+    def keep_only(self, places: NDArray[np.intp]) -> None:
+        """Discard all but those at these places of the order, ascending; at least one."""
+        ids, logits = self.all()
+        self._become(ids[places], logits[places])
+
+    def drop(self, count: int) -> None:
+        """Discard the first `count`, fewer than `size`."""
+        if self._is_whole:
+            self._edit()[self.first(count)[0]] = -np.inf
+            self._forget()
+        else:
+            ids, logits = self.all()
+            self._become(ids[count:], logits[count:])
+
+    def sharpen(self, temperature: float) -> None:
+        """Divide the logits by a temperature above 0."""
+        self._scale *= 1.0 / max(temperature, 1 / _MOST_SCALE)
+        self._scale = min(max(self._scale, 1 / _MOST_SCALE), _MOST_SCALE)
+        self._mass = None
+
+    def set_logits(self, ids: Int32, logits: Float64) -> None:
+        """Give these tokens other logits; those that are no candidates stay out."""
+        if self._is_whole:
+            self._edit()[ids] = _bounded(logits)
+            self._forget()
+            return
+        own, old = self.all()
+        places, found = _find(ids, own)
+        new = old.copy()
+        new[places[found]] = logits[found]
+        self.replace(own, new)
+
+    def replace(self, ids: Int32, logits: Float64) -> None:
+        """Become these tokens, in the order of these logits."""
+        order = np.lexsort((ids, -logits))
+        self._become(ids[order], logits[order])
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the row says it all."""
+        return self.size == self._row.shape[0]
+
+    def _become(self, ids: Int32, logits: Float64) -> None:
+        self._ids, self._logits, self._scale, self._mass = ids, logits, 1.0, None
+        self.size = len(ids)
+        if self._is_whole:  # of a whole vocabulary, it is the row that counts
+            self._row, self._owned = np.empty_like(self._row), True
+            self._row[ids] = _bounded(logits)
+
+    def _edit(self) -> Float32:
+        """The row with the scale in it, to be changed in place."""
+        if self._scale != 1.0:
+            self._row = _bounded(self._row.astype(np.float64) * self._scale).astype(np.float32)
+            self._owned, self._scale = True, 1.0
+            self._forget()
+        if not self._owned:
+            self._row, self._owned = self._row.copy(), True
+        return self._row
+
+    def _forget(self) -> None:
+        self._ids, self._logits, self._mass = self._ids[:0], self._logits[:0], None
+
+
+def _bounded(logits: Float64) -> Float64:
+    """Within what a float32 can hold; -inf stays."""
+    return np.where(logits == -math.inf, logits, np.clip(logits, -_MOST_LOGIT, _MOST_LOGIT))
+
+
+def _find(ids: Int32, among: Int32) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Of each id its place in `among`, and whether it is there at all."""
+    order = np.argsort(among)
+    places = order[np.minimum(among.searchsorted(ids, sorter=order), len(among) - 1)]
+    return places, among[places] == ids

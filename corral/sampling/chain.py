@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -11,37 +11,52 @@ import msgspec
 from corral.errors import InternalError, RequestError
 from corral.sampling.candidates import Candidates
 from corral.sampling.params import SamplingParams
-from corral.sampling.samplers import SAMPLERS
+from corral.sampling.samplers import LOGIT_BIAS, SAMPLERS, Place, Sampler, leaves_one
 from corral.sampling.select import Float32, all_finite, log_sum_exp, top_candidates
+from corral.sampling.selectors import Memory, selector
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
 class LogProbs(NamedTuple):
-    """Logarithms of probabilities before the chain: of the chosen token, and of the most likely ones."""
+    """Logarithms of probabilities: of the chosen token, and of the most likely ones."""
 
     chosen: float
     top: list[tuple[int, float]]
+    post_sampling: bool = False
+    """They are those that the chain has left, not the model's."""
 
 
 class Chain:
     """Samples the tokens of one request.
 
     A token depends on the logits, the tokens before it, the parameters and the seed only: there is no state
-    that neighbours or preemption could change.
+    that neighbours or preemption could change. What mirostat and adaptive_p remember is kept by the number of
+    tokens that it is for, so that a token may be sampled again.
     """
 
-    def __init__(self, params: SamplingParams, seed: int, eog: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        seed: int,
+        eog: Collection[int] = (),
+        pieces: Sequence[bytes] = (),
+    ) -> None:
+        """eog: the tokens that end a generation; pieces: the bytes of each token (DRY needs them)."""
         if params.ignore_eos and eog:
             banned = dict.fromkeys(eog, -math.inf)
             params = msgspec.structs.replace(params, logit_bias={**params.logit_bias, **banned})
+        if params.mirostat:  # it comes after the temperature, and nothing else does
+            params = msgspec.structs.replace(params, samplers=("temperature",), dynatemp_range=0.0)
         self._params = params
         self.seed = seed
-        active = [sampler for sampler in SAMPLERS if not sampler.is_identity(params)]
-        self._edits = [sampler for sampler in active if sampler.edits]
-        self._discards = [sampler for sampler in active if not sampler.edits]
-        self._is_greedy = params.temperature <= 0 or params.top_k == 1
+        self._eog, self._pieces = frozenset(eog), pieces
+        self._other_seed = _mix(seed ^ _GOLDEN)
+        self._samplers = plan(params)
+        self._selector = selector(params)
+        self._memories = {0: self._selector.start(params)}
+        self._left: Candidates | None = None
 
     def sample(self, row: Float32, tokens: Sequence[int]) -> int:
         """The token that follows `tokens` (prompt and generated ones), given its logits [V].
@@ -50,21 +65,57 @@ class Chain:
             InternalError: the logits are not finite numbers.
             RequestError: the request has banned every token.
         """
+        length = len(tokens)
         if not all_finite(row):
-            raise InternalError(f"the model's logits for token {len(tokens)} are not finite numbers")
+            raise InternalError(f"the model's logits for token {length} are not finite numbers")
+        place = Place(
+            self._params,
+            tokens,
+            self._pieces,
+            self._eog,
+            uniform(self.seed, length),
+            uniform(self._other_seed, length),
+        )
         candidates = Candidates(row)
-        for sampler in self._edits:
-            sampler.apply(candidates, self._params, tokens)
-        if self._params.logit_bias and candidates.largest() == -math.inf:
-            raise RequestError(
-                "logit_bias bans every token of the vocabulary, expected at least one to be left"
-            )
-        if self._is_greedy:
-            return candidates.best()
-        for sampler in self._discards:
-            sampler.apply(candidates, self._params, tokens)
-        count = candidates.count_reaching(uniform(self.seed, len(tokens)))
-        return int(candidates.first(count)[0][-1])
+        for sampler in self._samplers:
+            sampler.apply(candidates, place)
+            if sampler is LOGIT_BIAS and candidates.largest() == -math.inf:
+                raise RequestError(
+                    "logit_bias bans every token of the vocabulary, expected at least one to be left"
+                )
+        before = self._memory(length)
+        token, after = self._selector.select(candidates, place, before)
+        self._memories = {length: before, length + 1: after}
+        self._left = candidates if self._params.post_sampling_probs else None
+        return token
+
+    def log_probs(self, row: Float32, token: int) -> LogProbs | None:
+        """What is to be reported of the token just sampled from `row` [V]; None: nothing."""
+        count = self._params.n_probs
+        if count == 0:
+            return None
+        return log_probs(row, token, count) if self._left is None else _log_probs_of(self._left, token, count)
+
+    def _memory(self, length: int) -> Memory:
+        """What was known at so many tokens; tokens that were not sampled taught nothing."""
+        known = [at for at in self._memories if at <= length]
+        return self._memories[max(known) if known else min(self._memories)]
+
+
+def plan(params: SamplingParams) -> list[Sampler]:
+    """The samplers to run: those with an effect. Where one leaves a single candidate (greedy) it is the last, and
+    those just before it that only discard others are left out."""
+    wanted = [LOGIT_BIAS, *(SAMPLERS[name] for name in params.samplers if name in SAMPLERS)]
+    active: list[Sampler] = []
+    for sampler in wanted:
+        if sampler.is_identity(params):
+            continue
+        if leaves_one(sampler, params):
+            while active and active[-1].keeps_best:
+                active.pop()
+            return [*active, sampler]
+        active.append(sampler)
+    return active
 
 
 def log_probs(row: Float32, chosen: int, count: int) -> LogProbs:
@@ -73,6 +124,18 @@ def log_probs(row: Float32, chosen: int, count: int) -> LogProbs:
     ids, logits = top_candidates(row, count)
     top = [(int(token), float(logit) - log_mass) for token, logit in zip(ids, logits, strict=True)]
     return LogProbs(float(row[chosen]) - log_mass, top)
+
+
+def _log_probs_of(candidates: Candidates, chosen: int, count: int) -> LogProbs:
+    """The same by what the samplers have left; tokens without a probability are none of the most likely."""
+    log_mass = candidates.largest() + math.log(candidates.mass())
+    ids, logits = candidates.first(count)
+    top = [
+        (int(token), float(logit) - log_mass)
+        for token, logit in zip(ids, logits, strict=True)
+        if math.exp(logit - log_mass) > 0
+    ]
+    return LogProbs(math.log(max(candidates.prob(chosen), 1e-300)), top, post_sampling=True)
 
 
 def uniform(seed: int, index: int) -> float:
@@ -86,44 +149,3 @@ def _mix(bits: int) -> int:
     bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & _MASK
     return bits ^ (bits >> 31)
-
-
-_MOST = 1e6
-
-
-def _is_moderate(value: float) -> bool:
-    return abs(value) <= _MOST  # not so for NaN
-
-
-_MODERATE = (_is_moderate, f"a number from {-_MOST:.0f} to {_MOST:.0f}")
-_RULES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    ("temperature", *_MODERATE),
-    ("top_p", *_MODERATE),
-    ("min_p", *_MODERATE),
-    (
-        "repeat_penalty",
-        lambda value: 1 / _MOST <= value <= _MOST,
-        f"a number from {1 / _MOST:.6f} to {_MOST:.0f}",
-    ),
-    ("presence_penalty", *_MODERATE),
-    ("frequency_penalty", *_MODERATE),
-    ("repeat_last_n", lambda value: value >= -1, "-1 or more"),
-    ("n_probs", lambda value: value >= 0, "0 or more"),
-)
-
-
-def check_params(params: SamplingParams, vocab_size: int) -> None:
-    """Refuse values that no sampler has a meaning for.
-
-    Raises:
-        RequestError: naming the field, its value and what would be right.
-    """
-    for name, is_right, expected in _RULES:
-        value = getattr(params, name)
-        if not is_right(value):
-            raise RequestError(f"{name} is {value}, expected {expected}")
-    for token, bias in params.logit_bias.items():
-        if not 0 <= token < vocab_size:
-            raise RequestError(f"logit_bias names token {token}, expected one from 0 to {vocab_size - 1}")
-        if bias != -math.inf and not _is_moderate(bias):
-            raise RequestError(f"logit_bias of token {token} is {bias}, expected {_MODERATE[1]} or -inf")

@@ -17,6 +17,9 @@ _GROUPS_PER_CANDIDATE = 8
 def top_candidates(row: Float32, k: int) -> tuple[Int32, Float32]:
     """Ids and values of the `k` largest of `row` [V] (of all, if k > V), by falling value, then rising id."""
     k = min(k, row.shape[0])
+    if k == 1:
+        best = row.argmax()[None].astype(np.int32)  # the first of equals
+        return best, row[best]
     ids = np.flatnonzero(row >= _bound(row, k))
     # One integer per candidate, in the order wanted: numpy sorts them several times faster than it argsorts
     # floats. As integers, floats above 0 rise with their value and those below fall; + 0 makes -0 the 0 it
@@ -52,6 +55,22 @@ def mass(row: Float32, scale: float = 1.0) -> float:
         terms *= np.float32(min(scale, 1e30))  # more would overflow, and makes no difference
     np.exp(terms, out=terms)
     return float(terms.sum(dtype=np.float64))
+
+
+def surprise(row: Float32, scale: float = 1.0) -> float:
+    """The entropy of softmax(scale * row) in nats, for scale > 0 and a finite maximum."""
+    below = (row.max() - row).astype(np.float64) * scale  # [V], 0 or more
+    terms = np.exp(-below)
+    total = terms.sum()
+    return float(math.log(total) + np.multiply(terms, below, where=terms > 0, out=terms).sum() / total)
+
+
+def moments(row: Float32) -> tuple[float, float]:
+    """Mean and standard deviation of the entries that are not -inf; zeros when there are none."""
+    finite = row[row > -np.inf]
+    if not finite.size:
+        return 0.0, 0.0
+    return float(finite.mean(dtype=np.float64)), float(finite.std(dtype=np.float64))
 
 
 def log_sum_exp(row: Float32) -> float:

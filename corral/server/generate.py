@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -13,8 +14,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from corral import sampler_order
 from corral.engine.messages import Output, Ready, Submit
 from corral.errors import ContextSizeError, CorralError, PayloadTooLarge, RequestError
+from corral.sampling.check import MOST_SAMPLERS
 from corral.sampling.params import SamplingParams
 from corral.server.decode import R, Schema
 from corral.server.errors import RequestTimeout
@@ -25,10 +28,16 @@ from corral.server.sse import PING, EventStream, failure
 from corral.server.state import Engine, ServerState, Tokenizer
 
 DEFAULTED = (
-    *("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n"),
-    *("presence_penalty", "frequency_penalty", "ignore_eos", "n_probs"),
+    *("temperature", "dynatemp_range", "dynatemp_exponent", "top_k", "top_p", "min_p", "typical_p"),
+    *("top_n_sigma", "xtc_probability", "xtc_threshold", "min_keep"),
+    *("repeat_penalty", "repeat_last_n", "presence_penalty", "frequency_penalty"),
+    *("dry_multiplier", "dry_allowed_length", "dry_penalty_last_n"),
+    *("mirostat", "mirostat_tau", "mirostat_eta", "adaptive_target", "adaptive_decay"),
+    *("ignore_eos", "n_probs", "post_sampling_probs"),
 )
 """Fields of a request that SamplingParams has under the same name."""
+
+log = logging.getLogger(__name__)
 
 NOBODY = Response(status_code=499)
 """For a client that has gone; never sent."""
@@ -71,7 +80,31 @@ def sampling_params(
         given["seed"] = None if request.seed < 0 else request.seed & 0xFFFFFFFF
     if request.logit_bias is not None:
         given["logit_bias"] = {**defaults.logit_bias, **_logit_bias(request.logit_bias, tokenizer, n_vocab)}
+    if request.dry_base is not None and request.dry_base >= 1:  # less means the default, as in llama-server
+        given["dry_base"] = request.dry_base
+    if request.dry_sequence_breakers is not None:
+        given["dry_sequence_breakers"] = _breakers(request.dry_sequence_breakers)
+    if request.samplers is not None:
+        given["samplers"] = _samplers(request.samplers)
     return msgspec.structs.replace(defaults, **given)
+
+
+def _breakers(texts: list[str]) -> tuple[str, ...]:
+    if not texts:
+        raise RequestError("Field 'dry_sequence_breakers': expected at least one text")
+    return tuple(texts)
+
+
+def _samplers(value: list[str] | str) -> tuple[str, ...]:
+    """Names, or letters. Clients send names that were samplers once: these are skipped, with a warning."""
+    if len(value) > MOST_SAMPLERS:
+        raise RequestError(f"Field 'samplers': expected at most {MOST_SAMPLERS}, got {len(value)}")
+    order, unknown = (
+        sampler_order.from_letters(value) if isinstance(value, str) else sampler_order.from_names(value)
+    )
+    if unknown:
+        log.warning("a request names samplers that do not exist: %s", ", ".join(unknown)[:200])
+    return order
 
 
 def _logit_bias(value: dict[str, Any] | list[Any], tokenizer: Tokenizer, n_vocab: int) -> dict[int, float]:

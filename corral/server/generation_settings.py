@@ -12,23 +12,6 @@ from corral.sampling.params import SamplingParams
 RANDOM_SEED = 0xFFFFFFFF
 """llama-server's seed for 'any'."""
 OFF: dict[str, Any] = {
-    "dynatemp_range": 0.0,
-    "dynatemp_exponent": 1.0,
-    "top_n_sigma": -1.0,
-    "xtc_probability": 0.0,
-    "xtc_threshold": 0.1,
-    "typical_p": 1.0,
-    "dry_multiplier": 0.0,
-    "dry_base": 1.75,
-    "dry_allowed_length": 2,
-    "dry_penalty_last_n": 64,
-    "dry_sequence_breakers": ["\n", ":", '"', "*"],
-    "mirostat": 0,
-    "mirostat_tau": 5.0,
-    "mirostat_eta": 0.1,
-    "adaptive_target": -1.0,
-    "adaptive_decay": 0.9,
-    "min_keep": 0,
     "grammar": "",
     "grammar_lazy": False,
     "grammar_triggers": [],
@@ -37,9 +20,7 @@ OFF: dict[str, Any] = {
     "reasoning_format": "none",
     "reasoning_in_content": False,
     "generation_prompt": "",
-    "samplers": ["penalties", "top_k", "top_p", "min_p", "temperature"],
     "speculative.types": "none",
-    "post_sampling_probs": False,
     "backend_sampling": False,
     "lora": [],
 }

@@ -47,7 +47,7 @@ class NativeReplies:
             "timings": timings(reply.timings),
         }
         if reply.infos and not streamed:
-            value["completion_probabilities"] = self._probabilities(reply)
+            value["completion_probabilities"] = token_probs(reply.infos)
         return value
 
     def selected(self, index: int, reply: Reply, *, streamed: bool = False) -> dict[str, Any]:
@@ -92,12 +92,9 @@ class NativeReplies:
         if output.progress is not None:
             value["prompt_progress"] = prompt_progress(output.progress)
         if reply.infos:
-            value["completion_probabilities"] = self._probabilities(reply)
+            value["completion_probabilities"] = token_probs(reply.infos)
             reply.infos = []
         return value
-
-    def _probabilities(self, reply: Reply) -> list[dict[str, Any]]:
-        return token_probs(reply.infos, post_sampling=bool(self._request.post_sampling_probs))
 
 
 def prompt_progress(progress: Progress) -> dict[str, Any]:

@@ -95,20 +95,23 @@ def logprobs(infos: Iterable[TokenInfo]) -> dict[str, Any]:
     return {"content": token_probs(infos)}
 
 
-def token_probs(infos: Iterable[TokenInfo], *, post_sampling: bool = False) -> list[dict[str, Any]]:
-    """Each token with the likeliest alternatives.
+def token_probs(infos: Iterable[TokenInfo]) -> list[dict[str, Any]]:
+    """Each token with the likeliest alternatives: logarithms, but probabilities of what the chain has left."""
+    return [
+        {**_prob(i), "top_probs": [_prob(t) for t in i.top]}
+        if i.post_sampling
+        else {**_logprob(i), "top_logprobs": [_logprob(t) for t in i.top]}
+        for i in infos
+    ]
 
-    `post_sampling`: as probabilities, which are those that the sampling chain has left, without the zeros.
-    """
-    if post_sampling:
-        return [
-            {**_prob(i), "top_probs": [_prob(t) for t in i.top if math.exp(t.logprob) > 0]} for i in infos
-        ]
-    return [{**_logprob(i), "top_logprobs": [_logprob(t) for t in i.top]} for i in infos]
+
+def logprob(info: TokenInfo | TopToken) -> float:
+    """The logarithm of the probability, as JSON can say it."""
+    return max(info.logprob, LOWEST)
 
 
 def _logprob(info: TokenInfo | TopToken) -> dict[str, Any]:
-    return {**_token(info), "logprob": max(info.logprob, LOWEST)}
+    return {**_token(info), "logprob": logprob(info)}
 
 
 def _prob(info: TokenInfo | TopToken) -> dict[str, Any]:

@@ -16,6 +16,7 @@ Limit = Annotated[int, Meta(ge=-1, le=INT32)]
 """A count where -1 means no limit."""
 Count = Annotated[int, Meta(ge=0, le=INT32)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Moderate = Annotated[float, Meta(ge=-1e6, le=1e6)]
 Bias = Annotated[float, Meta(ge=-1e4, le=1e4)]
 Choices = Annotated[int, Meta(ge=1, le=1024)]
 StopString = Annotated[str, Meta(max_length=4096)]
@@ -41,7 +42,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     stop: StopString | Annotated[list[StopString], Meta(max_length=256)] | None = None
     sse_ping_interval: Limit | None = None
 
-    temperature: Annotated[float, Meta(ge=-1e6, le=1e6)] | None = None
+    temperature: Moderate | None = None
     top_k: Annotated[int, Meta(ge=-INT32, le=INT32)] | None = None
     top_p: Share | None = None
     min_p: Share | None = None
@@ -53,6 +54,25 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     logit_bias: dict[str, Any] | list[Any] | None = None
     ignore_eos: bool | None = None
     n_probs: Annotated[int, Meta(ge=0, le=1024)] | None = None
+    typical_p: Moderate | None = None
+    top_n_sigma: Moderate | None = None
+    xtc_probability: Share | None = None
+    xtc_threshold: Share | None = None
+    dry_multiplier: Moderate | None = None
+    dry_base: Moderate | None = None
+    dry_allowed_length: Count | None = None
+    dry_penalty_last_n: Limit | None = None
+    dry_sequence_breakers: list[str] | None = None
+    dynatemp_range: Moderate | None = None
+    dynatemp_exponent: Moderate | None = None
+    mirostat: Annotated[int, Meta(ge=0, le=2)] | None = None
+    mirostat_tau: Moderate | None = None
+    mirostat_eta: Moderate | None = None
+    adaptive_target: Annotated[float, Meta(ge=-1e6, le=1.0)] | None = None
+    adaptive_decay: Annotated[float, Meta(ge=0.0, le=0.99)] | None = None
+    samplers: list[str] | str | None = None
+    min_keep: Count | None = None
+    post_sampling_probs: bool | None = None
 
     # Without effect on the text: nothing is reused between requests yet, and there is no context shift.
     cache_prompt: bool | None = None
@@ -62,30 +82,11 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     n_cache_reuse: Count | None = None
 
     # Not built yet: see NOT_YET.
-    typical_p: float | None = None
-    top_n_sigma: float | None = None
-    xtc_probability: Share | None = None
-    xtc_threshold: Share | None = None
-    dry_multiplier: float | None = None
-    dry_base: float | None = None
-    dry_allowed_length: Count | None = None
-    dry_penalty_last_n: Limit | None = None
-    dry_sequence_breakers: list[str] | None = None
-    dynatemp_range: float | None = None
-    dynatemp_exponent: float | None = None
-    mirostat: Annotated[int, Meta(ge=0, le=2)] | None = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
-    adaptive_target: float | None = None
-    adaptive_decay: float | None = None
-    samplers: list[str] | str | None = None
     grammar: str | None = None
     json_schema: Any = None
     lora: list[Any] | None = None
-    min_keep: Count | None = None
     n_indent: Count | None = None
     t_max_predict_ms: Annotated[int, Meta(ge=-1, le=2**63 - 1)] | None = None
-    post_sampling_probs: bool | None = None
     return_tokens: bool | None = None
     return_progress: bool | None = None
     timings_per_token: bool | None = None
@@ -168,21 +169,11 @@ class InfillRequest(NativeRequest, kw_only=True):
 
 
 NOT_YET: dict[str, tuple[Any, ...]] = {
-    "typical_p": (1,),
-    "top_n_sigma": (-1,),
-    "xtc_probability": (0,),
-    "dry_multiplier": (0,),
-    "dynatemp_range": (0,),
-    "mirostat": (0,),
-    "adaptive_target": (-1,),
-    "samplers": (),
     "grammar": ("",),
     "json_schema": (),
     "lora": ([],),
-    "min_keep": (0, 1),
     "n_indent": (0,),
     "t_max_predict_ms": (-1, 0),
-    "post_sampling_probs": (False,),
     "verbose": (False,),
     "tools": ([],),
     "functions": ([],),

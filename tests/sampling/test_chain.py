@@ -6,79 +6,65 @@ import math
 from collections import Counter
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from definitions import Twin, samplers, softmax
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from corral.errors import InternalError, RequestError
-from corral.sampling.candidates import Candidates
-from corral.sampling.chain import Chain, check_params, log_probs, uniform
+from corral.sampler_order import DEFAULT_ORDER
+from corral.sampling.chain import Chain, log_probs, uniform
+from corral.sampling.check import check_params
 from corral.sampling.params import SamplingParams
-from corral.sampling.samplers import penalties
 
-CLOSE = 2e-6
+CLOSE = 1e-5
 """The chain sums a vocabulary in single precision: a share this close to a limit may fall on either side."""
+PIECES = [b"a", b"b", b"c\n", b":", b" d", b"*", b"e", b"f", b"g", b""] * 600
+EOG = (3, 98)
 
 
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    terms = np.exp(logits - logits.max())
-    return terms / terms.sum()
+def place_of(chain: Chain, params: SamplingParams, tokens: list[int], row: NDArray[np.float32]) -> Twin:
+    chances = uniform(chain.seed, len(tokens)), uniform(chain._other_seed, len(tokens))
+    return Twin(row, params, tokens, PIECES, chances)
 
 
-def edited(
-    row: NDArray[np.float32], params: SamplingParams, tokens: list[int], eog: set[int]
-) -> NDArray[np.float32]:
-    """Logits after bias and penalties."""
-    row = row.copy()
-    for token, bias in params.logit_bias.items():
-        row[token] += bias
+def expected(twin: Twin, params: SamplingParams) -> int:
     if params.ignore_eos:
-        row[list(eog)] = -np.inf
-    last = tokens[-params.repeat_last_n :] if params.repeat_last_n > 0 else tokens
-    for token, times in Counter(last if params.repeat_last_n else []).items():
-        logit = float(row[token])
-        logit = logit * params.repeat_penalty if logit <= 0 else logit / params.repeat_penalty
-        row[token] = logit - (times * params.frequency_penalty + params.presence_penalty)
-    return row
+        twin.logits[list(EOG)] = -np.inf
+    for sampler in samplers(params):
+        sampler(twin)
+    return twin.draw()
 
 
-def twin(
-    row: NDArray[np.float32], params: SamplingParams, tokens: list[int], u: float, eog: set[int]
-) -> tuple[int, bool]:
-    """The token, and whether no comparison on the way was too close to call."""
-    row = edited(row, params, tokens, eog)
-    order = np.lexsort((np.arange(len(row)), -row))
-    if params.temperature <= 0:
-        return int(order[0]), True
-    logits = row[order].astype(np.float64)
-    clear = True
-    if params.top_k > 0:
-        logits = logits[: params.top_k]
-    if params.top_p < 1:
-        sums = np.cumsum(softmax(logits))
-        clear &= bool(np.abs(sums - params.top_p).min() > CLOSE)
-        logits = logits[: max(1, 1 + int((sums < params.top_p).sum()))]
-    if params.min_p > 0:
-        limit = logits[0] + math.log(params.min_p)
-        clear &= bool(np.abs(logits - limit).min() > CLOSE)
-        logits = logits[: max(1, int((logits >= limit).sum()))]
-    sums = np.cumsum(softmax(logits / params.temperature))
-    clear &= bool(np.abs(sums - u).min() > CLOSE)
-    return int(order[min(int((sums < u).sum()), len(logits) - 1)]), clear
-
-
+SHARES = st.sampled_from([0.0, 0.1, 0.5, 0.95, 0.999, 1.0, 2.0])
 PARAMS = st.builds(
     SamplingParams,
+    samplers=st.one_of(
+        st.just(DEFAULT_ORDER), st.lists(st.sampled_from(DEFAULT_ORDER), max_size=7).map(tuple)
+    ),
+    min_keep=st.sampled_from([0, 0, 1, 3, 50]),
     temperature=st.sampled_from([0.0, -1.0, 0.1, 0.8, 1.0, 2.0, 50.0]),
+    dynatemp_range=st.sampled_from([0.0, 0.0, 0.5, 3.0]),
+    dynatemp_exponent=st.sampled_from([1.0, 0.5, 2.0]),
     top_k=st.sampled_from([0, -1, 1, 2, 40, 500, 10_000]),
-    top_p=st.sampled_from([0.0, 0.1, 0.5, 0.95, 0.999, 1.0, 2.0]),
+    top_p=SHARES,
     min_p=st.sampled_from([0.0, 0.05, 0.5, 1.0, 1.5]),
+    typical_p=st.sampled_from([1.0, 1.0, 0.9, 0.2, 0.0]),
+    top_n_sigma=st.sampled_from([-1.0, 0.0, 0.5, 1.0, 3.0]),
+    xtc_probability=st.sampled_from([0.0, 0.5, 1.0]),
+    xtc_threshold=st.sampled_from([0.0, 0.01, 0.1, 0.5, 0.6]),
     repeat_penalty=st.sampled_from([1.0, 1.3, 0.7]),
     repeat_last_n=st.sampled_from([0, 1, 5, 64, -1]),
     presence_penalty=st.sampled_from([0.0, 0.5, -0.5]),
     frequency_penalty=st.sampled_from([0.0, 0.2, -0.1]),
+    dry_multiplier=st.sampled_from([0.0, 0.8]),
+    dry_base=st.sampled_from([1.0, 1.75]),
+    dry_allowed_length=st.sampled_from([0, 1, 2]),
+    dry_penalty_last_n=st.sampled_from([0, 5, 64, -1]),
+    dry_sequence_breakers=st.sampled_from([("\n", ":", "*"), (), ("b c",), ("no such text", "a")]),
     logit_bias=st.dictionaries(st.integers(0, 99), st.sampled_from([-math.inf, -2.0, 5.0]), max_size=5),
     ignore_eos=st.booleans(),
 )
@@ -91,16 +77,94 @@ PARAMS = st.builds(
     spread=st.sampled_from([0.01, 1.0, 4.0, 15.0]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_against_the_twin(params: SamplingParams, size: int, spread: float, seed: int) -> None:
+def test_against_the_definitions(params: SamplingParams, size: int, spread: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     row = (rng.standard_normal(size) * spread).astype(np.float32)
     before = row.copy()
-    tokens = rng.integers(0, 100, rng.integers(0, 90)).tolist()
-    eog = {3, 98}
-    expected, clear = twin(row, params, tokens, uniform(seed, len(tokens)), eog)
-    if clear:
-        assert Chain(params, seed, eog).sample(row, tokens) == expected
+    # few different ones, so that there are repeats
+    tokens = rng.integers(0, rng.choice([3, 100]), rng.integers(0, 90)).tolist()
+    chain = Chain(params, seed, EOG, PIECES)
+    twin = place_of(chain, params, tokens, row)
+    token = expected(twin, params)
+    assume(twin.margin > CLOSE)
+    assert chain.sample(row, tokens) == token
     assert (row == before).all(), "the executor's logits were changed"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("seed", range(5))
+def test_mirostat_against_its_definition(version: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    params = SamplingParams(mirostat=version, mirostat_tau=3.0, mirostat_eta=0.3, temperature=0.9, top_k=2)
+    chain = Chain(params, seed)
+    mu, tokens, clear = 6.0, [1, 2], 0
+    for _ in range(40):
+        row = (rng.standard_normal(2000) * 2.5).astype(np.float32)
+        twin = place_of(chain, params, tokens, row)
+        twin.temperature()
+        token, mu = twin.mirostat(mu) if version == 1 else twin.mirostat_2(mu)
+        sampled = chain.sample(row, tokens)
+        if twin.margin < CLOSE:
+            token, mu = sampled, chain._memories[len(tokens) + 1][0]
+        else:
+            clear += 1
+        assert sampled == token
+        assert chain._memories[len(tokens) + 1][0] == pytest.approx(mu, abs=1e-4)
+        tokens.append(token)
+    assert clear > 30
+
+
+@pytest.mark.parametrize("target", [-1.0, 0.0, 0.3, 1.0])
+@pytest.mark.parametrize("top_k", [0, 30])
+def test_adaptive_p_against_its_definition(target: float, top_k: int) -> None:
+    rng = np.random.default_rng(top_k)
+    params = SamplingParams(
+        samplers=("adaptive_p", "top_k", "temperature"), top_k=top_k, adaptive_target=target
+    )
+    chain = Chain(params, 5)
+    tokens, history = [4], []
+    for _ in range(40):
+        row = (rng.standard_normal(300) * 2.5).astype(np.float32)
+        twin = place_of(chain, params, tokens, row)
+        twin.top_k()
+        twin.temperature()
+        token, prob = twin.adaptive_p(history)
+        if twin.margin < CLOSE:
+            token = chain.sample(row, tokens)
+        else:
+            assert chain.sample(row, tokens) == token
+        history.append(prob)
+        tokens.append(token)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(mirostat=1),
+        SamplingParams(mirostat=2),
+        SamplingParams(samplers=("adaptive_p",), adaptive_target=0.4),
+    ],
+)
+def test_a_token_may_be_sampled_again(params: SamplingParams) -> None:
+    """After the request was put aside, or to check a draft."""
+    rng = np.random.default_rng(0)
+    rows = (rng.standard_normal((20, 500)) * 3).astype(np.float32)
+    once, twice = Chain(params, 3), Chain(params, 3)
+    tokens: list[int] = [7]
+    for row in rows:
+        first = twice.sample(row, tokens)
+        assert twice.sample(row, tokens) == first == once.sample(row, tokens)
+        tokens.append(first)
+    assert once._memories == twice._memories
+
+
+def test_mirostat_starts_anew_with_each_chain_and_learns() -> None:
+    params = SamplingParams(mirostat=2, mirostat_tau=5.0)
+    chain = Chain(params, 0)
+    row = np.zeros(64, np.float32)  # 6 bits of surprise
+    chain.sample(row, [1])
+    # mu was 10, so all 64 are kept; 10 - 0.1 * (6 - 5)
+    assert chain._memories == {1: (10.0, 0.0), 2: (pytest.approx(9.9), 0.0)}
 
 
 @pytest.mark.parametrize("top_k", [0, 40])
@@ -117,26 +181,6 @@ def test_greedy_takes_the_first_of_equals() -> None:
     row = np.array([1, 3, 2, 3, 3], np.float32)
     for params in (SamplingParams(temperature=0), SamplingParams(temperature=-1), SamplingParams(top_k=1)):
         assert Chain(params, seed=0).sample(row, []) == 1
-
-
-@pytest.mark.parametrize(
-    ("params", "expected"),
-    [
-        (SamplingParams(repeat_penalty=2.0), [0.5, -2.0, 3.0]),
-        (SamplingParams(presence_penalty=0.5), [0.5, -1.5, 3.0]),
-        (SamplingParams(frequency_penalty=0.25), [0.5, -1.25, 3.0]),
-        (SamplingParams(repeat_penalty=2.0, repeat_last_n=1), [1.0, -2.0, 3.0]),
-        (
-            SamplingParams(repeat_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25),
-            [-0.5, -2.75, 3.0],
-        ),
-    ],
-)
-def test_penalties_by_hand(params: SamplingParams, expected: list[float]) -> None:
-    """Token 0 appeared twice, token 1 once and last, token 2 never."""
-    candidates = Candidates(np.array([1.0, -1.0, 3.0], np.float32))
-    penalties(candidates, params, [0, 0, 1])
-    assert candidates.edit().tolist() == expected
 
 
 def test_the_same_seed_gives_the_same_token_and_another_another() -> None:
@@ -169,6 +213,38 @@ def test_log_probs() -> None:
     assert [token for token, _ in result.top] == [1, 3, 2]
     assert [value for _, value in result.top] == pytest.approx(exact[[1, 3, 2]].tolist(), abs=1e-6)
     assert len(log_probs(row, 0, 99).top) == 4
+
+
+@pytest.mark.parametrize(
+    ("params", "top"),
+    [
+        # 1/2, 1/4, 1/8, 1/8: two of them
+        (SamplingParams(top_k=2, top_p=1, min_p=0, temperature=1), {0: 2 / 3, 1: 1 / 3}),
+        (SamplingParams(top_k=0, top_p=1, min_p=0, temperature=0.5, n_probs=2), {0: 32 / 44, 1: 8 / 44}),
+        (SamplingParams(temperature=0), {0: 1.0}),
+        (
+            SamplingParams(logit_bias={0: -math.inf}, top_p=1, min_p=0, temperature=1),
+            {1: 0.5, 2: 0.25, 3: 0.25},
+        ),
+        (SamplingParams(mirostat=2, mirostat_tau=0.9, temperature=1), {0: 1.0}),  # mu is 1.8 bits
+    ],
+)
+def test_post_sampling_probs(params: SamplingParams, top: dict[int, float]) -> None:
+    params = msgspec.structs.replace(params, n_probs=params.n_probs or 9, post_sampling_probs=True)
+    row = np.log(np.array([0.5, 0.25, 0.125, 0.125], np.float32))
+    chain = Chain(params, 1)
+    token = chain.sample(row, [0])
+    result = chain.log_probs(row, token)
+    assert result is not None
+    assert result.post_sampling
+    assert {t: math.exp(value) for t, value in result.top} == pytest.approx(top, abs=1e-6)
+    assert math.exp(result.chosen) == pytest.approx(top[token], abs=1e-6)
+
+
+def test_no_probs_unless_asked() -> None:
+    chain = Chain(SamplingParams(post_sampling_probs=True), 0)
+    row = np.zeros(4, np.float32)
+    assert chain.log_probs(row, chain.sample(row, [])) is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

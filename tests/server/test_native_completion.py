@@ -182,11 +182,9 @@ async def test_probabilities_before_the_sampling_chain(client: httpx.AsyncClient
     ]  # fmt: skip
 
 
-async def test_probabilities_after_it_leave_out_what_it_cut(connected: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("corral.server.schema.NOT_YET", {})
-    info = TokenInfo(
-        5, b"x", math.log(0.25), [TopToken(5, b"x", math.log(0.25)), TopToken(6, b"y", -math.inf)]
-    )
+async def test_probabilities_after_sampling(connected: Any) -> None:
+    top = [TopToken(5, b"x", math.log(0.25))]
+    info = TokenInfo(5, b"x", math.log(0.25), top, post_sampling=True)
     async with connected(
         fake_state(FakeEngine([Output(id="", text="x", tokens=[5], infos=[info])]))
     ) as client:

@@ -14,7 +14,7 @@ from corral.server import generate
 from corral.server.errors import json_response
 from corral.server.generation import ClientGone
 from corral.server.prompts import read_prompts
-from corral.server.reply import Reply, logprobs, new_id, timings, usage
+from corral.server.reply import Reply, logprob, logprobs, new_id, timings, usage
 from corral.server.schema import COMPLETION, CompletionRequest
 from corral.server.sse import DONE, frame
 from corral.server.state import BUILD, ServerState
@@ -77,6 +77,7 @@ def _choice(
 def _logprobs(infos: Sequence[TokenInfo], offset: int) -> dict[str, Any]:
     """llama-server's form and OpenAI's older one in one object; `offset` is the length of the text before."""
     content = logprobs(infos)["content"]
+    tops = [[(t.piece.decode("utf-8", "replace"), logprob(t)) for t in i.top] for i in infos]
     offsets = []
     for token in content:
         offsets.append(offset)
@@ -84,8 +85,8 @@ def _logprobs(infos: Sequence[TokenInfo], offset: int) -> dict[str, Any]:
     return {
         "content": content,
         "tokens": [t["token"] for t in content],
-        "token_logprobs": [t["logprob"] for t in content],
-        "top_logprobs": [{x["token"]: x["logprob"] for x in t["top_logprobs"]} for t in content],
+        "token_logprobs": [logprob(i) for i in infos],
+        "top_logprobs": [dict(top) for top in tops],
         "text_offset": offsets,
     }
 

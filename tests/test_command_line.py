@@ -64,6 +64,11 @@ def failure(line: str, environ: dict[str, str] | None = None) -> str:
         ("-c 1024", "engine.ctx_size", 1024),
         ("-c 1", "engine.ctx_size", 256),
         # lists
+        ("--samplers top-k;temperature;top_k", "sampling.samplers", ("top_k", "temperature", "top_k")),
+        ("--sampling-seq tka", "sampling.samplers", ("temperature", "top_k", "adaptive_p")),
+        ("--samplers=", "sampling.samplers", ()),
+        ("--dry-sequence-breaker a --dry-sequence-breaker b", "sampling.dry_sequence_breakers", ("a", "b")),
+        ("--dry-sequence-breaker none", "sampling.dry_sequence_breakers", ()),
         ("--api-key a,b", "server.api_keys", ("a", "b")),
         ("--api-key a --api-key b", "server.api_keys", ("a", "b")),
         ("-l 1+2 -l 3-0.5", "sampling.logit_bias", {1: 2.0, 3: -0.5}),
@@ -158,8 +163,6 @@ def test_direct_io_is_taken_with_a_warning(line: str) -> None:
         "--jinja",
         "--no-webui",
         "--no-ui",
-        "--mirostat 0",
-        "--top-nsigma -1",
         "--cache-type-k f16",
         "-ctv f16",
         "-cram 0",
@@ -177,7 +180,6 @@ def test_direct_io_is_taken_with_a_warning(line: str) -> None:
         "--v2",
         "--no-agent",
         "--keep 0",
-        "--samplers penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature",
     ],
 )
 def test_what_happens_anyway_is_silent(line: str) -> None:
@@ -233,7 +235,15 @@ def test_equal_batch_threads_are_silent() -> None:
         ("--prot 8080", "error: invalid argument: --prot\n(the nearest flag is --port)"),
         ("--xyzzyx", "error: invalid argument: --xyzzyx"),
         ("a.gguf", "error: invalid argument: a.gguf\n(it follows no flag; the model is --model FILE)"),
-        ("--mirostat 2", "error: --mirostat 2 is not built yet (planned): Mirostat version; 0 = off"),
+        ("--pooling mean", "error: --pooling mean is not built yet (planned): how embeddings are pooled"),
+        (
+            "--samplers top_k;tfs",
+            'error while handling argument "--samplers": expected some of penalties;dry;top_n_sigma;',
+        ),
+        (
+            "--sampling-seq kz",
+            "error while handling argument \"--sampling-seq\": expected some of edskypmxta, got 'z'",
+        ),
         ("--no-cont-batching", "error: --no-cont-batching is not built yet (planned)"),
         ("--no-kv-unified", "error: --no-kv-unified is not built yet"),
         ("--draft-max 16", "error: --draft-max 16 is not built yet"),
@@ -373,7 +383,7 @@ def test_a_flag_that_resets_wins_too() -> None:
 
 
 def test_a_refused_variable_may_be_overridden() -> None:
-    assert values("--mirostat 0", {"LLAMA_ARG_CACHE_REUSE": "0"}) == {}
+    assert values("--spec-type none", {"LLAMA_ARG_CACHE_REUSE": "0"}) == {}
     parse(["--cache-reuse", "0"], {"LLAMA_ARG_CACHE_REUSE": "256"}, NOWHERE)
 
 
@@ -458,7 +468,7 @@ def test_precedence(variable: str, system_file: Path, tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("port = x", 'error while handling "port" in '),
-        ("mirostat = 2", "error: mirostat in "),
+        ("pooling = mean", "error: pooling in "),
         ("no equals sign", "error: "),
     ],
 )

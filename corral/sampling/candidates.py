@@ -31,15 +31,12 @@ class Candidates:
     def __init__(self, row: Float32) -> None:
         self._row = row  # [V], read only until `_edit`
         self._owned = False
-        self.size = row.shape[0]
+        self.vocab_size: int = row.shape[0]
+        self.size: int = self.vocab_size
         self._scale = 1.0  # of the logits, but for those of the row
         self._ids: Int32 = np.empty(0, np.int32)
         self._logits: Float64 = np.empty(0, np.float64)
         self._mass: float | None = None  # of the whole row, once it is needed
-
-    @property
-    def vocab_size(self) -> int:
-        return self._row.shape[0]
 
     # -- looking ---------------------------------------------------------------------------------------------
 
@@ -164,7 +161,7 @@ class Candidates:
     @property
     def _is_whole(self) -> bool:
         """Whether the row says it all."""
-        return self.size == self._row.shape[0]
+        return bool(self.size == self.vocab_size)
 
     def _become(self, ids: Int32, logits: Float64) -> None:
         self._ids, self._logits, self._scale, self._mass = ids, logits, 1.0, None

@@ -103,8 +103,8 @@ class Chain:
 
 
 def plan(params: SamplingParams) -> list[Sampler]:
-    """The samplers to run: those with an effect. Where one leaves a single candidate (greedy) it is the last, and
-    those just before it that only discard others are left out."""
+    """The samplers to run: those with an effect. Where one leaves a single candidate (greedy) it is the last,
+    and those just before it that only discard others are left out."""
     wanted = [LOGIT_BIAS, *(SAMPLERS[name] for name in params.samplers if name in SAMPLERS)]
     active: list[Sampler] = []
     for sampler in wanted:

@@ -18,7 +18,7 @@ def top_candidates(row: Float32, k: int) -> tuple[Int32, Float32]:
     """Ids and values of the `k` largest of `row` [V] (of all, if k > V), by falling value, then rising id."""
     k = min(k, row.shape[0])
     if k == 1:
-        best = row.argmax()[None].astype(np.int32)  # the first of equals
+        best = np.array([row.argmax()], np.int32)  # the first of equals
         return best, row[best]
     ids = np.flatnonzero(row >= _bound(row, k))
     # One integer per candidate, in the order wanted: numpy sorts them several times faster than it argsorts

@@ -220,7 +220,10 @@ def test_log_probs() -> None:
     [
         # 1/2, 1/4, 1/8, 1/8: two of them
         (SamplingParams(top_k=2, top_p=1, min_p=0, temperature=1), {0: 2 / 3, 1: 1 / 3}),
-        (SamplingParams(top_k=0, top_p=1, min_p=0, temperature=0.5, n_probs=2), {0: 32 / 44, 1: 8 / 44}),
+        (
+            SamplingParams(top_k=0, top_p=1, min_p=0, temperature=0.5),
+            {0: 16 / 22, 1: 4 / 22, 2: 1 / 22, 3: 1 / 22},
+        ),
         (SamplingParams(temperature=0), {0: 1.0}),
         (
             SamplingParams(logit_bias={0: -math.inf}, top_p=1, min_p=0, temperature=1),
@@ -230,7 +233,7 @@ def test_log_probs() -> None:
     ],
 )
 def test_post_sampling_probs(params: SamplingParams, top: dict[int, float]) -> None:
-    params = msgspec.structs.replace(params, n_probs=params.n_probs or 9, post_sampling_probs=True)
+    params = msgspec.structs.replace(params, n_probs=9, post_sampling_probs=True)
     row = np.log(np.array([0.5, 0.25, 0.125, 0.125], np.float32))
     chain = Chain(params, 1)
     token = chain.sample(row, [0])
@@ -239,6 +242,9 @@ def test_post_sampling_probs(params: SamplingParams, top: dict[int, float]) -> N
     assert result.post_sampling
     assert {t: math.exp(value) for t, value in result.top} == pytest.approx(top, abs=1e-6)
     assert math.exp(result.chosen) == pytest.approx(top[token], abs=1e-6)
+    chain = Chain(msgspec.structs.replace(params, n_probs=1), 1)
+    token = chain.sample(row, [0])
+    assert chain.log_probs(row, token) == (result.chosen, result.top[:1], True)
 
 
 def test_no_probs_unless_asked() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -10,7 +11,7 @@ import httpx
 import pytest
 from fake_engine import FakeEngine, fake_state
 
-from corral.engine.messages import ErrorInfo, Output, Timings
+from corral.engine.messages import ErrorInfo, Output, Timings, TokenInfo, TopToken
 from corral.sampling.params import SamplingParams
 
 URL = "/v1/chat/completions"
@@ -274,12 +275,16 @@ async def test_template_variables(connected: Any) -> None:
         ({"grammar": "root ::= 'a'"}, 501, "Field 'grammar'"),
         ({"json_schema": {}}, 501, "Field 'json_schema': {} is not supported yet"),
         ({"response_format": {"type": "json_object"}}, 501, "Field 'response_format'"),
-        ({"mirostat": 2}, 501, "Field 'mirostat': 2 is not supported yet"),
         ({"mirostat": 3}, 400, "Field 'mirostat': expected an integer from 0 to 2, got 3"),
-        ({"dry_multiplier": 0.5}, 501, "Field 'dry_multiplier'"),
-        ({"typical_p": 0.5}, 501, "Field 'typical_p'"),
-        ({"xtc_probability": 0.5}, 501, "Field 'xtc_probability'"),
-        ({"samplers": ["top_k"]}, 501, "Field 'samplers'"),
+        (
+            {"xtc_probability": 1.5},
+            400,
+            "Field 'xtc_probability': expected a number from 0.0 to 1.0, got 1.5",
+        ),
+        ({"adaptive_decay": 1}, 400, "Field 'adaptive_decay': expected a number from 0.0 to 0.99"),
+        ({"samplers": ["top_k"] * 65}, 400, "Field 'samplers': expected at most 64, got 65"),
+        ({"samplers": [1]}, 400, "Field 'samplers[0]': expected a string, got 1"),
+        ({"dry_sequence_breakers": []}, 400, "Field 'dry_sequence_breakers': expected at least one text"),
         ({"lora": [{"id": 0, "scale": 1}]}, 501, "Field 'lora'"),
     ],
 )
@@ -300,10 +305,8 @@ async def test_what_is_wrong_is_named(
 @pytest.mark.parametrize(
     "same",
     [
-        {"response_format": {"type": "text"}}, {"tools": []}, {"mirostat": 0}, {"typical_p": 1.0},
-        {"dry_multiplier": 0}, {"xtc_probability": 0.0}, {"reasoning_format": "auto"}, {"lora": []},
-        {"grammar": ""}, {"min_keep": 0},
-        {"tool_choice": "none", "parallel_tool_calls": True}, {"top_n_sigma": -1}, {"t_max_predict_ms": 0},
+        {"response_format": {"type": "text"}}, {"tools": []}, {"reasoning_format": "auto"}, {"lora": []},
+        {"grammar": ""}, {"tool_choice": "none", "parallel_tool_calls": True}, {"t_max_predict_ms": 0},
         {"cache_prompt": True, "id_slot": -1, "n_keep": 0},
     ],
 )  # fmt: skip
@@ -311,6 +314,21 @@ async def test_a_field_that_asks_for_what_happens_anyway_is_fine(
     client: httpx.AsyncClient, same: dict[str, Any]
 ) -> None:
     assert (await client.post(URL, json={"messages": HI, **same})).status_code == 200
+
+
+async def test_probabilities_after_sampling(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    top = [TopToken(7, b"a", math.log(0.75)), TopToken(8, b"b", math.log(0.25))]
+    info = TokenInfo(8, b"b", math.log(0.25), top, post_sampling=True)
+    engine.words = [Output(id="", text="b", tokens=[8], infos=[info], finish_reason="length")]
+    response = await client.post(URL, json={"messages": HI, "n_probs": 2, "post_sampling_probs": True})
+    (token,) = response.json()["choices"][0]["logprobs"]["content"]
+    assert token["top_probs"] == [
+        {"id": 7, "token": "a", "bytes": [97], "prob": pytest.approx(0.75)},
+        {"id": 8, "token": "b", "bytes": [98], "prob": pytest.approx(0.25)},
+    ]
+    del token["top_probs"]
+    assert token == {"id": 8, "token": "b", "bytes": [98], "prob": pytest.approx(0.25)}
+    assert engine.submits[0].sampling.post_sampling_probs
 
 
 async def test_the_context_error_has_its_numbers(client: httpx.AsyncClient) -> None:

@@ -96,7 +96,7 @@ def logprobs(infos: Iterable[TokenInfo]) -> dict[str, Any]:
 
 
 def token_probs(infos: Iterable[TokenInfo]) -> list[dict[str, Any]]:
-    """Each token with the likeliest alternatives; what the chain has left as probabilities, not logarithms."""
+    """Each token with the likeliest alternatives; what the chain has left as probabilities, no logarithms."""
     return [
         {**_prob(i), "top_probs": [_prob(t) for t in i.top]}
         if i.post_sampling

@@ -1,4 +1,4 @@
-// Causal attention over a paged cache, flash style: one pass over the blocks with a running maximum and sum.
+// Attention over a paged cache, flash style: one pass over the blocks with a running maximum and sum.
 //
 // Each (token, head) goes over its blocks from first to last in one fixed order, whatever else shares the tile; a block that a
 // token does not see leaves it unchanged.
@@ -15,6 +15,8 @@ constexpr int kValueRows = kTileTokens > 4 ? 4 : 2;
 constexpr int kValueLanes = kTileTokens > 4 ? 4 : 2;
 constexpr int kDirectRows = 2 * kValueRows;
 constexpr float kMasked = -3.0e38f;  // below every score; a finite number keeps differences finite
+alignas(64) constexpr float kPlaces[kBlockTokens] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                                     16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
 
 struct AttentionScratch {
     alignas(64) float keys[kMostHeadDim * kBlockTokens];    // one block as float32, [Dh][B]
@@ -22,7 +24,7 @@ struct AttentionScratch {
     alignas(64) float value_scales[kMostHeadDim / kCacheGroup * kBlockTokens];
     alignas(64) float scores[kMostAttentionRows * kBlockTokens];
     alignas(64) float out[kMostAttentionRows * kMostHeadDim];
-    float most[kMostAttentionRows], sum[kMostAttentionRows], rescale[kMostAttentionRows];
+    float most[kMostAttentionRows], sum[kMostAttentionRows], rescale[kMostAttentionRows], slope[kMostAttentionRows];
     const float* q[kMostAttentionRows];
     int position[kMostAttentionRows];
 };
@@ -249,11 +251,17 @@ constexpr void (*kWeighValues[])(AttentionScratch&, uint8_t* block, int kv_head,
     weigh_values<CacheF32>, weigh_values<CacheF16>, weigh_values<CacheQ8_0>};
 
 // Scores of one row and block become weights; the row's running maximum and sum move on.
-CORRAL_INLINE void weigh(AttentionScratch& s, int row, int first_key, int first_seen, float scale, float softcap) {
+CORRAL_INLINE void weigh(AttentionScratch& s, int row, int first_key, int first_seen, int end_seen, float scale,
+                         float softcap) {
     float* scores = s.scores + row * kBlockTokens;
     F16 low = fload(scores) * fset(scale), high = fload(scores + 16) * fset(scale);
     if (softcap > 0.0f) low = softcap16(low, softcap), high = softcap16(high, softcap);
-    const int from = first_seen - first_key, to = s.position[row] + 1 - first_key;
+    if (s.slope[row] != 0.0f) {
+        const F16 ahead = fset(static_cast<float>(first_key - s.position[row])), slope = fset(s.slope[row]);
+        low = fnma(fabs16(fload(kPlaces) + ahead), slope, low);
+        high = fnma(fabs16(fload(kPlaces + 16) + ahead), slope, high);
+    }
+    const int from = first_seen - first_key, to = end_seen - first_key;
     low = fkeep(low, from, to, kMasked);
     high = fkeep(high, from - 16, to - 16, kMasked);
     const float most = fmost(fmax(low, high));
@@ -281,10 +289,11 @@ static void attend(const AttentionArgs& a, int first_token, int last_token, int 
             s.position[rows] = start + t;
             s.most[rows] = kMasked;
             s.sum[rows] = 0.0f;
+            s.slope[rows] = a.slopes ? a.slopes[h] : 0.0f;
         }
     memset(s.out, 0, sizeof(float) * static_cast<size_t>(rows * padded));
 
-    const int last_key = start + last_token;  // keys [0, last_key) may be seen
+    const int last_key = a.both_ways ? a.context : start + last_token;  // keys [0, last_key) may be seen
     const int oldest = a.window > 0 ? start + first_token - a.window + 1 : 0;
     for (int first_key = oldest > 0 ? oldest / kBlockTokens * kBlockTokens : 0; first_key < last_key;
          first_key += kBlockTokens) {
@@ -295,7 +304,8 @@ static void attend(const AttentionArgs& a, int first_token, int last_token, int 
         score_all<kScoreRows>(s, 0, rows, a.head_dim);
         for (int row = 0; row < rows; row++) {
             const int first_seen = a.window > 0 ? s.position[row] - a.window + 1 : 0;
-            weigh(s, row, first_key, first_seen, a.scale, a.softcap);
+            const int end_seen = a.both_ways ? a.context : s.position[row] + 1;
+            weigh(s, row, first_key, first_seen, end_seen, a.scale, a.softcap);
         }
         kWeighValues[static_cast<int>(a.values.type)](s, a.values.data + block, kv_head, padded, rows, tokens);
     }

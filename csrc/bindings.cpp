@@ -49,6 +49,18 @@ CacheType cache_type_named(const std::string& name) {
     throw std::invalid_argument("cache types are 'f32', 'f16' or 'q8_0', not '" + name + "'");
 }
 
+IndexedBy index_named(const std::string& name) {
+    if (name == "token") return IndexedBy::kToken;
+    if (name == "position") return IndexedBy::kPosition;
+    if (name == "nothing") return IndexedBy::kNothing;
+    throw std::invalid_argument("a table is indexed by 'token', 'position' or 'nothing', not '" + name + "'");
+}
+
+bool is_gelu(const std::string& act) {
+    if (act != "silu" && act != "gelu") throw std::invalid_argument("no activation '" + act + "'");
+    return act == "gelu";
+}
+
 // A wrong batch is a bug of the caller; it must not become a wild read.
 Batch checked(const Program& p, const Ints& tokens, const Ints& positions, const Ints& query_start,
               const Ints& context_len, const IntTable& block_tables, const Ints& logit_rows) {
@@ -73,8 +85,11 @@ Batch checked(const Program& p, const Ints& tokens, const Ints& positions, const
         for (int64_t t = 0; t < news; t++)
             expect(positions(first + t) == context - news + t, "positions must end the context");
     }
-    for (size_t i = 0; i < tokens.size(); i++)
-        expect(tokens(i) >= 0 && tokens(i) < p.token_count(), "a token outside the vocabulary");
+    const int vocabulary = p.rows_indexed(IndexedBy::kToken), places = p.rows_indexed(IndexedBy::kPosition);
+    for (size_t i = 0; i < tokens.size(); i++) {
+        expect(positions(i) < places, "a position outside the table of positions");
+        expect(tokens(i) >= 0 && tokens(i) < vocabulary, "a token outside the vocabulary");
+    }
     for (size_t i = 0; i < logit_rows.size(); i++)
         expect(logit_rows(i) >= 0 && size_t(logit_rows(i)) < tokens.size(), "a logit row outside the tokens");
     return {
@@ -124,10 +139,11 @@ NB_MODULE(_native, m) {
             nb::gil_scoped_release release;
             return p.add_matrix(type, rows, cols, data.data());
         }, "type"_a, "rows"_a, "cols"_a, "data"_a, "Pack a weight matrix; the data may go afterwards.")
-        .def("add_table", [](Program& p, int type, int rows, int cols, Bytes data) {
+        .def("add_table", [](Program& p, int type, int rows, int cols, Bytes data, const std::string& by) {
             expect_bytes(type, rows, cols, data);
-            return p.add_table(type, rows, cols, data.data());
-        }, "type"_a, "rows"_a, "cols"_a, "data"_a, nb::keep_alive<1, 5>(), "An embedding table, read from the data.")
+            return p.add_table(type, rows, cols, data.data(), index_named(by));
+        }, "type"_a, "rows"_a, "cols"_a, "data"_a, "by"_a, nb::keep_alive<1, 5>(),
+           "An embedding table, read from the data.")
         .def("add_vector", [](Program& p, Floats data) { return p.add_vector(data.data(), int(data.size())); }, "data"_a)
         .def("add_kv_layer", [](Program& p, int kv_heads, int head_dim, const std::string& keys, const std::string& values) {
             return p.add_kv_layer(kv_heads, head_dim, cache_type_named(keys), cache_type_named(values));
@@ -144,6 +160,9 @@ NB_MODULE(_native, m) {
         .def("rms_norm", [](Program& p, const std::string& rows, int out, int x, int weight, float eps) {
             p.add_row_op(rows_named(rows), NormOp{out, x, weight, eps});
         }, "rows"_a, "out"_a, "x"_a, "weight"_a, "eps"_a)
+        .def("layer_norm", [](Program& p, const std::string& rows, int out, int x, int weight, int bias, float eps) {
+            p.add_row_op(rows_named(rows), LayerNormOp{out, x, weight, bias, eps});
+        }, "rows"_a, "out"_a, "x"_a, "weight"_a, "bias"_a, "eps"_a)
         .def("rope_table", [](Program& p, int out, std::vector<double> inv_freq, float magnitude) {
             p.add_row_op(Rows::kTokens, RopeTableOp{out, std::move(inv_freq), magnitude});
         }, "out"_a, "inv_freq"_a, "magnitude"_a)
@@ -157,9 +176,11 @@ NB_MODULE(_native, m) {
             p.add_row_op(rows_named(rows), ScaleOp{out, x, factor});
         }, "rows"_a, "out"_a, "x"_a, "factor"_a)
         .def("glu", [](Program& p, const std::string& rows, int out, int gate, int up, const std::string& act) {
-            if (act != "silu" && act != "gelu") throw std::invalid_argument("no activation '" + act + "'");
-            p.add_row_op(rows_named(rows), GluOp{out, gate, up, act == "gelu"});
+            p.add_row_op(rows_named(rows), GluOp{out, gate, up, is_gelu(act)});
         }, "rows"_a, "out"_a, "gate"_a, "up"_a, "act"_a)
+        .def("activate", [](Program& p, const std::string& rows, int out, int x, const std::string& act) {
+            p.add_row_op(rows_named(rows), ActivateOp{out, x, is_gelu(act)});
+        }, "rows"_a, "out"_a, "x"_a, "act"_a)
         .def("softcap", [](Program& p, const std::string& rows, int out, int x, float cap) {
             p.add_row_op(rows_named(rows), SoftCapOp{out, x, cap});
         }, "rows"_a, "out"_a, "x"_a, "cap"_a)
@@ -176,9 +197,10 @@ NB_MODULE(_native, m) {
                           std::vector<int> biases, std::vector<int> outs) {
             p.add_stage(LinearStage{rows_named(rows), x, acts, std::move(weights), std::move(biases), std::move(outs)});
         }, "rows"_a, "x"_a, "acts"_a, "weights"_a, "biases"_a, "outs"_a)
-        .def("attention", [](Program& p, int q, int out, int layer, int heads, float scale, float softcap, int window) {
-            p.add_stage(AttentionStage{q, out, layer, heads, scale, softcap, window});
-        }, "q"_a, "out"_a, "layer"_a, "heads"_a, "scale"_a, "softcap"_a, "window"_a)
+        .def("attention", [](Program& p, int q, int out, int layer, int heads, float scale, float softcap, int window,
+                             bool causal, int slopes) {
+            p.add_stage(AttentionStage{q, out, layer, heads, scale, softcap, window, causal, slopes});
+        }, "q"_a, "out"_a, "layer"_a, "heads"_a, "scale"_a, "softcap"_a, "window"_a, "causal"_a, "slopes"_a)
         .def("finish", &Program::finish, "logits"_a, "tokens"_a, "logit_rows"_a)
         .def("allocate_blocks", &Program::allocate_blocks, "blocks"_a)
         .def("step", [](Program& p, Ints tokens, Ints positions, Ints query_start, Ints context_len,

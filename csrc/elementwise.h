@@ -37,20 +37,24 @@ static void add_row(const float* a, const float* b, int n, float* out) {
 static void scale_row(const float* x, float factor, int n, float* out) {
     map_row(n, out, [&](int i, int m) { return load_n(x + i, m) * fset(factor); });
 }
-// x * sigmoid(x) * up
-static void silu_mul_row(const float* gate, const float* up, int n, float* out) {
-    map_row(n, out, [&](int i, int m) {
-        F16 x = load_n(gate + i, m);
-        return x / (fset(1.0f) + exp16(fzero() - x)) * load_n(up + i, m);
-    });
-}
+// x * sigmoid(x)
+CORRAL_INLINE F16 silu16(F16 x) { return x / (fset(1.0f) + exp16(fzero() - x)); }
 // 0.5 x (1 + tanh(y)) = x * sigmoid(2 y), y = sqrt(2 / pi) (x + 0.044715 x^3)
+CORRAL_INLINE F16 gelu16(F16 x) {
+    F16 y = x * fma(x * x, fset(0.044715f), fset(1.0f)) * fset(1.5957691216057308f);
+    return x / (fset(1.0f) + exp16(fzero() - y));
+}
+static void silu_row(const float* x, int n, float* out) {
+    map_row(n, out, [&](int i, int m) { return silu16(load_n(x + i, m)); });
+}
+static void gelu_row(const float* x, int n, float* out) {
+    map_row(n, out, [&](int i, int m) { return gelu16(load_n(x + i, m)); });
+}
+static void silu_mul_row(const float* gate, const float* up, int n, float* out) {
+    map_row(n, out, [&](int i, int m) { return silu16(load_n(gate + i, m)) * load_n(up + i, m); });
+}
 static void gelu_mul_row(const float* gate, const float* up, int n, float* out) {
-    map_row(n, out, [&](int i, int m) {
-        F16 x = load_n(gate + i, m);
-        F16 y = x * fma(x * x, fset(0.044715f), fset(1.0f)) * fset(1.5957691216057308f);
-        return x / (fset(1.0f) + exp16(fzero() - y)) * load_n(up + i, m);
-    });
+    map_row(n, out, [&](int i, int m) { return gelu16(load_n(gate + i, m)) * load_n(up + i, m); });
 }
 // cap * tanh(y), y = x / cap; tanh(y) = 1 - 2 / (e^(2 y) + 1)
 CORRAL_INLINE F16 softcap16(F16 x, float cap) {
@@ -78,6 +82,22 @@ static void rms_norm_row(const float* x, const float* weight, int n, int run, fl
         map_row(run, out + start,
                 [&](int j, int m) { return load_n(x + start + j, m) * inverse * load_n(weight + j, m); });
     }
+}
+
+// bias: [n] or null
+static void layer_norm_row(const float* x, const float* weight, const float* bias, int n, float eps, float* out) {
+    F16 sum = fzero(), squares = fzero();
+    for (int i = 0; i < n; i += 16) sum = sum + load_n(x + i, n - i < 16 ? n - i : 16);
+    const F16 mean = fset(fsum(sum) / static_cast<float>(n));
+    for (int i = 0; i < n; i += 16) {
+        const F16 v = fkeep(load_n(x + i, n - i < 16 ? n - i : 16) - mean, 0, n - i, 0.0f);
+        squares = fma(v, v, squares);
+    }
+    const F16 inverse = fset(1.0f / __builtin_sqrtf(fsum(squares) / static_cast<float>(n) + eps));
+    map_row(n, out, [&](int i, int m) {
+        const F16 y = (load_n(x + i, m) - mean) * inverse;
+        return bias ? fma(y, load_n(weight + i, m), load_n(bias + i, m)) : y * load_n(weight + i, m);
+    });
 }
 
 // table: cosines then sines, rotated / 2 of each

@@ -67,11 +67,12 @@ constexpr size_t kScratch = sizeof(QuantScratch<kTileGroups>) > sizeof(Attention
 constexpr const char* kIsaName = CORRAL_TEXT(CORRAL_ISA);
 
 extern const KernelTable kTable = {
-    kIsaName,     kFormats,     sizeof kFormats / sizeof kFormats[0],
-    kScratch,     quantize_row, rms_norm_row,
-    rope_row,     add_row,      scale_row,
-    silu_mul_row, gelu_mul_row, softcap_row,
-    store_kv,     attend,       peak_dots,
+    kIsaName,       kFormats,     sizeof kFormats / sizeof kFormats[0],
+    kScratch,       quantize_row, rms_norm_row,
+    layer_norm_row, rope_row,     add_row,
+    scale_row,      silu_mul_row, gelu_mul_row,
+    silu_row,       gelu_row,     softcap_row,
+    store_kv,       attend,       peak_dots,
     read_stream,
 };
 

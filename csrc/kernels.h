@@ -90,6 +90,8 @@ struct AttentionArgs {
     int heads, kv_heads, head_dim;
     float scale, softcap;
     int window;
+    bool both_ways;       // a token sees the tokens after it too: all `context`
+    const float* slopes;  // [H] or null: a score is less by slope * distance
     void* scratch;
 };
 
@@ -100,11 +102,14 @@ struct KernelTable {
     size_t scratch_bytes;
     void (*quantize)(const float* x, int n, ActBlock* out, size_t stride);  // chunks are `stride` blocks apart
     void (*rms_norm)(const float* x, const float* weight, int n, int run, float eps, float* out);
+    void (*layer_norm)(const float* x, const float* weight, const float* bias, int n, float eps, float* out);
     void (*rope)(const float* x, const float* table, int n, int head_dim, int rotated, bool interleaved, float* out);
     void (*add)(const float* a, const float* b, int n, float* out);
     void (*scale)(const float* x, float factor, int n, float* out);
     void (*silu_mul)(const float* gate, const float* up, int n, float* out);
     void (*gelu_mul)(const float* gate, const float* up, int n, float* out);
+    void (*silu)(const float* x, int n, float* out);
+    void (*gelu)(const float* x, int n, float* out);
     void (*softcap)(const float* x, float cap, int n, float* out);
     // one token's k and v [Hkv * Dh] into place `place` of its block
     void (*store_kv)(const float* k, const float* v, int kv_heads, int head_dim, int place, CachePart keys,

@@ -125,9 +125,9 @@ int Program::add_matrix(int type, int rows, int cols, const uint8_t* data) {
     return static_cast<int>(matrices_.size()) - 1;
 }
 
-int Program::add_table(int type, int rows, int cols, const uint8_t* data) {
+int Program::add_table(int type, int rows, int cols, const uint8_t* data, IndexedBy by) {
     const FormatKernels* f = format(type);
-    tables_.push_back({f, rows, cols, index(cols / f->block_weights * f->block_bytes), data});
+    tables_.push_back({f, rows, cols, index(cols / f->block_weights * f->block_bytes), data, by});
     return static_cast<int>(tables_.size()) - 1;
 }
 
@@ -262,6 +262,10 @@ void Program::run_row(const RowOp& any, const Batch& batch, int r) {
         const std::vector<float>& weight = vectors_[index(op->weight)];
         const int run = static_cast<int>(weight.size());
         kernels_->rms_norm(row(op->x, r), weight.data(), cols(op->x), run, op->eps, row(op->out, r));
+    } else if (const auto* op = std::get_if<LayerNormOp>(&any)) {
+        const float* bias = op->bias < 0 ? nullptr : vectors_[index(op->bias)].data();
+        const float* weight = vectors_[index(op->weight)].data();
+        kernels_->layer_norm(row(op->x, r), weight, bias, cols(op->x), op->eps, row(op->out, r));
     } else if (const auto* op = std::get_if<AddOp>(&any)) {
         kernels_->add(row(op->a, r), row(op->b, r), cols(op->out), row(op->out, r));
     } else if (const auto* op = std::get_if<RopeOp>(&any)) {
@@ -281,7 +285,10 @@ void Program::run_row(const RowOp& any, const Batch& batch, int r) {
                                                              row(op->out, r));
     } else if (const auto* op = std::get_if<EmbedOp>(&any)) {
         const Table& table = tables_[index(op->table)];
-        table.format->dequantize(table.data + index(batch.tokens[r]) * table.row_bytes, table.cols, row(op->out, r));
+        int i = 0;
+        if (table.by == IndexedBy::kToken) i = batch.tokens[r];
+        if (table.by == IndexedBy::kPosition) i = batch.positions[r];
+        table.format->dequantize(table.data + index(i) * table.row_bytes, table.cols, row(op->out, r));
         if (op->scale != 1.0f) kernels_->scale(row(op->out, r), op->scale, table.cols, row(op->out, r));
     } else if (const auto* op = std::get_if<RopeTableOp>(&any)) {
         const size_t half = op->inv_freq.size();
@@ -293,6 +300,8 @@ void Program::run_row(const RowOp& any, const Batch& batch, int r) {
         }
     } else if (const auto* op = std::get_if<ScaleOp>(&any)) {
         kernels_->scale(row(op->x, r), op->factor, cols(op->out), row(op->out, r));
+    } else if (const auto* op = std::get_if<ActivateOp>(&any)) {
+        (op->gelu ? kernels_->gelu : kernels_->silu)(row(op->x, r), cols(op->out), row(op->out, r));
     } else if (const auto* op = std::get_if<SoftCapOp>(&any)) {
         kernels_->softcap(row(op->x, r), op->cap, cols(op->out), row(op->out, r));
     } else if (const auto* op = std::get_if<TakeRowsOp>(&any)) {
@@ -359,11 +368,12 @@ void Program::run_attention(const AttentionStage& stage, const Batch& batch, int
     const KvLayer& layer = kv_layers_[index(stage.layer)];
     const AttentionItem& item = attention_items(stage, batch)[index(piece)];
     const int s = item.sequence, first = batch.query_start[s];
-    kernels_->attend({row(stage.q, 0), row(stage.out, 0), keys(layer, 0), values(layer, 0), kv_block_,
-                      batch.block_tables + index(s) * index(batch.table_width), batch.context_len[s], first,
-                      batch.query_start[s + 1] - first, stage.heads, layer.kv_heads, layer.head_dim, stage.scale,
-                      stage.softcap, stage.window, scratch},
-                     item.first_token, item.last_token, item.first_head, item.last_head);
+    kernels_->attend(
+        {row(stage.q, 0), row(stage.out, 0), keys(layer, 0), values(layer, 0), kv_block_,
+         batch.block_tables + index(s) * index(batch.table_width), batch.context_len[s], first,
+         batch.query_start[s + 1] - first, stage.heads, layer.kv_heads, layer.head_dim, stage.scale, stage.softcap,
+         stage.window, !stage.causal, stage.slopes < 0 ? nullptr : vectors_[index(stage.slopes)].data(), scratch},
+        item.first_token, item.last_token, item.first_head, item.last_head);
 }
 
 }  // namespace corral

@@ -42,6 +42,7 @@ struct Batch {
 };
 
 enum class Rows { kTokens, kLogits };
+enum class IndexedBy { kToken, kPosition, kNothing };  // what chooses the row of an embedding table
 
 struct Buffer {
     Rows rows;
@@ -55,6 +56,10 @@ struct EmbedOp {
 };
 struct NormOp {
     int out, x, weight;
+    float eps;
+};
+struct LayerNormOp {
+    int out, x, weight, bias;  // bias: -1 for none
     float eps;
 };
 struct RopeTableOp {
@@ -77,6 +82,10 @@ struct GluOp {
     int out, gate, up;
     bool gelu;
 };
+struct ActivateOp {
+    int out, x;
+    bool gelu;
+};
 struct SoftCapOp {
     int out, x;
     float cap;
@@ -90,8 +99,8 @@ struct QuantizeOp {
 struct StoreKvOp {
     int k, v, layer;
 };
-using RowOp = std::variant<EmbedOp, NormOp, RopeTableOp, RopeOp, AddOp, ScaleOp, GluOp, SoftCapOp, TakeRowsOp,
-                           QuantizeOp, StoreKvOp>;
+using RowOp = std::variant<EmbedOp, NormOp, LayerNormOp, RopeTableOp, RopeOp, AddOp, ScaleOp, GluOp, ActivateOp,
+                           SoftCapOp, TakeRowsOp, QuantizeOp, StoreKvOp>;
 
 struct RowStage {
     Rows rows;
@@ -106,6 +115,8 @@ struct AttentionStage {
     int q, out, layer, heads;
     float scale, softcap;
     int window;
+    bool causal;
+    int slopes;  // vector id or -1
 };
 using Stage = std::variant<RowStage, LinearStage, AttentionStage>;
 
@@ -118,8 +129,9 @@ class Program {
 
     // Weights: the rows of `data` are in the file's layout of ggml type `type`.
     int add_matrix(int type, int rows, int cols, const uint8_t* data);  // packs a copy, with all threads
-    int add_table(int type, int rows, int cols, const uint8_t* data);   // keeps the pointer, dequantizes rows as needed
-    int add_vector(const float* data, int size);                        // copies
+    // keeps the pointer, dequantizes rows as needed
+    int add_table(int type, int rows, int cols, const uint8_t* data, IndexedBy by);
+    int add_vector(const float* data, int size);  // copies
     int add_kv_layer(int kv_heads, int head_dim, CacheType keys, CacheType values);
     int add_buffer(Rows rows, int cols, int slot);
     int add_acts(Rows rows, int cols, int slot);
@@ -134,10 +146,10 @@ class Program {
     // Run every stage; the result is [logit_count, V] and stays until the next step.
     const float* step(const Batch& batch);
 
-    // token ids below this are in every embedding table
-    int token_count() const {
+    // token ids, or positions, below this are in every table that they choose the row of
+    int rows_indexed(IndexedBy by) const {
         int least = 1 << 30;
-        for (const Table& table : tables_) least = table.rows < least ? table.rows : least;
+        for (const Table& table : tables_) least = table.by == by && table.rows < least ? table.rows : least;
         return least;
     }
     int vocab_size() const { return buffers_[static_cast<size_t>(logits_)].cols; }
@@ -162,6 +174,7 @@ class Program {
         int rows, cols;
         size_t row_bytes;
         const uint8_t* data;
+        IndexedBy by;
     };
     struct KvLayer {
         int kv_heads, head_dim;

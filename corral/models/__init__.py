@@ -55,8 +55,8 @@ def _expect_of_metadata(program: Program, cfg: config.Config) -> None:
             name, (vocabulary, width) = program.weights[op.weight].name, program.weights[op.weight].shape
             fits(width == cfg.width, f"{name} has {width} columns, embedding_length is {cfg.width}")
             fits(
-                vocabulary == program.vocab_size,
-                f"{name} has {vocabulary} tokens, the output {program.vocab_size}",
+                vocabulary == program.width,
+                f"{name} has {vocabulary} tokens, the output {program.width}",
             )
         if isinstance(op, Attention):
             found = (op.heads, program.kv_layers[op.layer].kv_heads)

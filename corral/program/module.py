@@ -23,7 +23,7 @@ import fnmatch
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -33,7 +33,7 @@ from corral.errors import ModelFileError
 from corral.gguf.quants import FORMATS, dequantize
 from corral.gguf.reader import GGUFFile
 from corral.program import trace as t
-from corral.program.program import Weight
+from corral.program.program import IndexedBy, Weight
 from corral.program.trace import Tensor, Trace
 
 M = TypeVar("M", bound="Module")
@@ -52,6 +52,18 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class LayerNorm:
+    """Mean and variance taken out, with the model's epsilon."""
+
+    weight: Weight
+    bias: Weight | None
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return t.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True)
 class Linear:
     weight: Weight
     bias: Weight | None
@@ -59,13 +71,28 @@ class Linear:
     def __call__(self, x: Tensor) -> Tensor:
         return t.linear(x, self.weight, self.bias)
 
+    def split(self, *rows: int) -> list[Linear]:
+        """Linears of so many rows each, which the file keeps in one tensor."""
+        whole = self.weight.shape[0]
+        t.fits(
+            whole == sum(rows), f"{self.weight.name} has {whole} rows, expected {' + '.join(map(str, rows))}"
+        )
+        starts = [sum(rows[:i]) for i in range(len(rows))]
+        return [
+            Linear(
+                replace(self.weight, shape=(count, self.weight.shape[1]), first=start),
+                replace(self.bias, shape=(count,), first=start) if self.bias else None,
+            )
+            for start, count in zip(starts, rows, strict=True)
+        ]
+
 
 @dataclass(frozen=True)
 class Embedding:
     weight: Weight
 
-    def __call__(self, step: Trace, scale: float = 1.0) -> Tensor:
-        return t.embed(step, self.weight, scale)
+    def __call__(self, step: Trace, scale: float = 1.0, by: IndexedBy = "token") -> Tensor:
+        return t.embed(step, self.weight, scale, by)
 
 
 @dataclass(frozen=True)
@@ -114,12 +141,12 @@ class Binder:
         weight = self.weight(f"{name}.weight")
         if weight is None:
             return None
-        if kind is Linear:
-            self._expect(weight, 2)
+        if kind in (Linear, LayerNorm):
+            self._expect(weight, 2 if kind is Linear else 1)
             bias = self.weight(f"{name}.bias")
             if bias:
                 self._expect(bias, 1)
-            return Linear(weight, bias)
+            return Linear(weight, bias) if kind is Linear else LayerNorm(weight, bias, self.norm_eps)
         if kind is Embedding:
             self._expect(weight, 2)
             return Embedding(weight)

@@ -133,7 +133,7 @@ class NativeExecutor:
     def _matrix_ids(self) -> dict[int, int]:
         """Weight id -> bytes, of every weight that is multiplied with."""
         ids = [w for op in self.program.ops if isinstance(op, p.Linear) for w in op.weights]
-        return {w: self.file.tensors[self.program.weights[w].name].nbytes for w in dict.fromkeys(ids)}
+        return {w: self.program.weights[w].data(self.file).nbytes for w in dict.fromkeys(ids)}
 
     def _check_kernels(self) -> None:
         """There is a kernel for every weight and head."""
@@ -156,9 +156,7 @@ class NativeExecutor:
             weight = self.program.weights[w]
             rows, cols = weight.shape
             self.file.read_ahead(weight.name)
-            self._matrices[w] = self.native.add_matrix(
-                int(weight.type), rows, cols, self.file.data(weight.name)
-            )
+            self._matrices[w] = self.native.add_matrix(int(weight.type), rows, cols, weight.data(self.file))
             self.file.drop_pages(weight.name)  # packed: the file's copy need not stay in memory
             done += size
             progress(done / total)
@@ -166,7 +164,7 @@ class NativeExecutor:
     def _vector(self, w: int) -> int:
         if w not in self._vectors:
             weight = self.program.weights[w]
-            values = dequantize(self.file.data(weight.name), weight.type, weight.shape)
+            values = dequantize(weight.data(self.file), weight.type, weight.shape)
             self._vectors[w] = self.native.add_vector(np.ascontiguousarray(values, np.float32))
         return self._vectors[w]
 
@@ -217,10 +215,13 @@ class NativeExecutor:
         match op:
             case p.Embed():
                 weight = self.program.weights[op.weight]
-                table = n.add_table(int(weight.type), *weight.shape, self.file.data(weight.name))
+                table = n.add_table(int(weight.type), *weight.shape, weight.data(self.file), op.by)
                 n.embed(at[op.out], table, op.scale)
             case p.RMSNorm():
                 n.rms_norm(rows, at[op.out], at[op.x], self._vector(op.weight), op.eps)
+            case p.LayerNorm():
+                bias = -1 if op.bias is None else self._vector(op.bias)
+                n.layer_norm(rows, at[op.out], at[op.x], self._vector(op.weight), bias, op.eps)
             case p.Linear():
                 biases = [-1 if b is None else self._vector(b) for b in op.biases]
                 weights = [self._matrices[w] for w in op.weights]
@@ -231,13 +232,26 @@ class NativeExecutor:
                 n.rope(at[op.out], at[op.x], at[op.table], op.head_dim, op.interleaved)
             case p.Attention():
                 n.store_kv(at[op.k], at[op.v], op.layer)
-                n.attention(at[op.q], at[op.out], op.layer, op.heads, op.scale, op.softcap, op.window)
+                slopes = n.add_vector(np.array(op.slopes, np.float32)) if op.slopes else -1
+                n.attention(
+                    at[op.q],
+                    at[op.out],
+                    op.layer,
+                    op.heads,
+                    op.scale,
+                    op.softcap,
+                    op.window,
+                    op.causal,
+                    slopes,
+                )
             case p.Add():
                 n.add(rows, at[op.out], at[op.a], at[op.b])
             case p.Scale():
                 n.scale(rows, at[op.out], at[op.x], op.factor)
             case p.GLU():
                 n.glu(rows, at[op.out], at[op.gate], at[op.up], op.act)
+            case p.Activate():
+                n.activate(rows, at[op.out], at[op.x], op.act)
             case p.SoftCap():
                 n.softcap(rows, at[op.out], at[op.x], op.cap)
             case p.TakeRows():

@@ -7,6 +7,7 @@ cols] or [S, cols] of float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -14,10 +15,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType
 
 Rows = Literal["T", "S"]
 Activation = Literal["silu", "gelu"]
+IndexedBy = Literal["token", "position", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,18 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Weight:
-    """A tensor of the model file, [N rows, K columns] or a vector [K]."""
+    """A tensor of the model file, [N rows, K columns] or a vector [K], or some rows of one."""
 
     name: str
     shape: tuple[int, ...]
     type: GGMLType
+    first: int = 0
+    """The tensor's row, or number of a vector, that is the first here."""
+
+    def data(self, file: GGUFFile) -> NDArray[np.uint8]:
+        """Its bytes: uint8 [nbytes], a view of the file."""
+        start = self.type.nbytes(self.first * math.prod(self.shape[1:]))
+        return file.data(self.name)[start : start + self.type.nbytes(math.prod(self.shape))]
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,11 @@ class OneOutput(Op):
 
 @dataclass(frozen=True)
 class Embed(OneOutput):
-    """out[t] = weight[tokens[t]] * scale"""
+    """out[t] = weight[tokens[t]] * scale; or the row of its position, or always row 0."""
 
     weight: int
     scale: float = 1.0
+    by: IndexedBy = "token"
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -90,6 +101,20 @@ class RMSNorm(OneOutput):
 
     x: int
     weight: int
+    eps: float
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return (self.x,)
+
+
+@dataclass(frozen=True)
+class LayerNorm(OneOutput):
+    """out = (x - mean) / sqrt(variance + eps) * weight + bias, over all columns (arXiv:1607.06450)."""
+
+    x: int
+    weight: int
+    bias: int | None
     eps: float
 
     @property
@@ -154,6 +179,9 @@ class Attention(OneOutput):
 
     q, out: [T, heads * head_dim]; k, v: [T, kv_heads * head_dim]. window > 0: a token sees itself and the
     window - 1 tokens before it. softcap > 0: scores become softcap * tanh(scores / softcap).
+
+    Not causal: a token sees all that the cache holds of its sequence, so the step must have the whole of it.
+    slopes, one for each head: a score is less by slope * distance (ALiBi, arXiv:2108.12409).
     """
 
     q: int
@@ -164,6 +192,8 @@ class Attention(OneOutput):
     scale: float
     window: int = 0
     softcap: float = 0.0
+    causal: bool = True
+    slopes: tuple[float, ...] = ()
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -193,6 +223,18 @@ class GLU(OneOutput):
     @property
     def reads(self) -> tuple[int, ...]:
         return (self.gate, self.up)
+
+
+@dataclass(frozen=True)
+class Activate(OneOutput):
+    """out = act(x); gelu is the tanh form."""
+
+    x: int
+    act: Activation
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return (self.x,)
 
 
 @dataclass(frozen=True)
@@ -232,7 +274,10 @@ class TakeRows(OneOutput):
 
 @dataclass(frozen=True)
 class Program:
-    """A traced model. `logits` is the [S, V] buffer the last op writes."""
+    """A traced model. `logits` is the [S, V] buffer the last op writes.
+
+    Where embeddings are wanted it has hidden states [S, D] instead, or scores (`outputs.py`).
+    """
 
     ops: tuple[Op, ...]
     buffers: tuple[Buffer, ...]
@@ -242,7 +287,20 @@ class Program:
 
     @property
     def vocab_size(self) -> int:
+        """Tokens there are."""
+        return next(
+            self.weights[op.weight].shape[0] for op in self.ops if isinstance(op, Embed) and op.by == "token"
+        )
+
+    @property
+    def width(self) -> int:
+        """Columns of the result."""
         return self.buffers[self.logits].cols
+
+    @property
+    def whole(self) -> bool:
+        """Whether a sequence must be computed in one step: a token sees the ones after it."""
+        return any(isinstance(op, Attention) and not op.causal for op in self.ops)
 
     def last_reads(self) -> dict[int, int]:
         """Buffer id -> index of the last op that reads it; the logits live past the end."""

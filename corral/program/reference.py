@@ -36,6 +36,14 @@ def rms_norm(x: Float, weight: Float, eps: float) -> Float:
     return normalised.reshape(x.shape)
 
 
+def layer_norm(x: Float, weight: Float, bias: Float | None, eps: float) -> Float:
+    """x [rows, cols] without its mean, over the root of its variance."""
+    centred = x - np.mean(x, axis=-1, keepdims=True)
+    variance = np.mean(np.square(centred), axis=-1, keepdims=True)
+    normalised: Float = centred / np.sqrt(variance + eps) * weight
+    return normalised if bias is None else normalised + bias
+
+
 def round_activations(x: Float) -> Float:
     """x [rows, cols] as int8 groups hold it: q * d, d = max|x| / 127 of the group, q rounded half to even.
 
@@ -71,20 +79,22 @@ def rope(x: Float, table: Float, head_dim: int, interleaved: bool) -> Float:
     return out.reshape(x.shape)
 
 
-def attention(q: Float, k: Float, v: Float, start: int, scale: float, window: int, softcap: float) -> Float:
-    """q [n, H, Dh] at positions start.., k and v [context, Hkv, Dh] -> [n, H, Dh]; causal."""
+def attention(op: p.Attention, q: Float, k: Float, v: Float, start: int) -> Float:
+    """q [n, H, Dh] at positions start.., k and v [context, Hkv, Dh] -> [n, H, Dh]; see `Attention`."""
     n, heads, _ = q.shape
     group = heads // k.shape[1]
     positions = start + np.arange(n)[:, None]
     keys = np.arange(len(k))[None, :]
-    seen = keys <= positions
-    if window:
-        seen &= keys > positions - window
+    seen = (keys <= positions) | (not op.causal)
+    if op.window:
+        seen &= keys > positions - op.window
     out = np.empty_like(q)
     for h in range(heads):
-        scores = (q[:, h] @ k[:, h // group].T) * scale
-        if softcap:
-            scores = softcap * np.tanh(scores / softcap)
+        scores = (q[:, h] @ k[:, h // group].T) * op.scale
+        if op.softcap:
+            scores = op.softcap * np.tanh(scores / op.softcap)
+        if op.slopes:
+            scores = scores - (op.slopes[h] * np.abs(keys - positions)).astype(q.dtype)
         scores = np.where(seen, scores, -np.inf)
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))
         out[:, h] = weights / weights.sum(axis=1, keepdims=True) @ v[:, h // group]
@@ -127,7 +137,7 @@ class ReferenceExecutor:
         self.program, self.dtype, self.quantize = program, dtype, quantize_activations
         self.vocab_size = program.vocab_size
         self.weights: list[Float] = [
-            dequantize(file.data(w.name), w.type, w.shape).astype(dtype) for w in program.weights
+            dequantize(w.data(file), w.type, w.shape).astype(dtype) for w in program.weights
         ]
         self.weights_bytes = sum(w.nbytes for w in self.weights)
         self.cache_types = cache_types
@@ -155,9 +165,13 @@ class ReferenceExecutor:
     def _run(self, op: p.Op, values: dict[int, Float], batch: Batch) -> None:
         match op:
             case p.Embed():
-                values[op.out] = self.weights[op.weight][batch.tokens] * self.dtype(op.scale)
+                index = {"token": batch.tokens, "position": batch.positions, "nothing": 0 * batch.tokens}
+                values[op.out] = self.weights[op.weight][index[op.by]] * self.dtype(op.scale)
             case p.RMSNorm():
                 values[op.out] = rms_norm(values[op.x], self.weights[op.weight], op.eps)
+            case p.LayerNorm():
+                bias = None if op.bias is None else self.weights[op.bias]
+                values[op.out] = layer_norm(values[op.x], self.weights[op.weight], bias, op.eps)
             case p.Linear():
                 for out, w, b in zip(op.outs, op.weights, op.biases, strict=True):
                     values[out] = self._linear(values[op.x], w, b)
@@ -174,6 +188,8 @@ class ReferenceExecutor:
                 values[op.out] = values[op.x] * self.dtype(op.factor)
             case p.GLU():
                 values[op.out] = ACTIVATIONS[op.act](values[op.gate]) * values[op.up]
+            case p.Activate():
+                values[op.out] = ACTIVATIONS[op.act](values[op.x])
             case p.SoftCap():
                 values[op.out] = op.cap * np.tanh(values[op.x] / op.cap)
             case p.TakeRows():
@@ -202,15 +218,7 @@ class ReferenceExecutor:
             vals[blocks, places] = self._kept(new_v[rows], self.cache_types.values)
             used = table[: -(-context // BLOCK_TOKENS)]
             k, v = (c[used].reshape(-1, layer.kv_heads, layer.head_dim)[:context] for c in (keys, vals))
-            out[rows] = attention(
-                q[rows],
-                k,
-                v,
-                int(context) - len(positions),
-                op.scale,
-                op.window,
-                op.softcap,
-            )
+            out[rows] = attention(op, q[rows], k, v, int(context) - len(positions))
         return out.reshape(len(out), -1)
 
     def _kept(self, x: Float, type: CacheType) -> Float:

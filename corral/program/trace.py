@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from corral.gguf.types import GGMLType
 from corral.program import program as p
 
 
@@ -49,7 +48,7 @@ class Trace:
     def __init__(self) -> None:
         self.ops: list[p.Op] = []
         self.buffers: list[p.Buffer] = []
-        self.weights: dict[str, int] = {}
+        self.weights: dict[p.Weight, int] = {}
         self.weight_list: list[p.Weight] = []
         self.kv_layers: list[p.KVLayer] = []
 
@@ -57,12 +56,12 @@ class Trace:
         self.buffers.append(p.Buffer(rows, cols))
         return Tensor(self, len(self.buffers) - 1, rows, cols)
 
-    def weight(self, name: str, shape: tuple[int, ...], type: GGMLType) -> int:
-        """The id of a weight; a tied weight has one id."""
-        if name not in self.weights:
-            self.weights[name] = len(self.weight_list)
-            self.weight_list.append(p.Weight(name, shape, type))
-        return self.weights[name]
+    def weight(self, weight: p.Weight) -> int:
+        """Its id; a tied weight has one id."""
+        if weight not in self.weights:
+            self.weights[weight] = len(self.weight_list)
+            self.weight_list.append(weight)
+        return self.weights[weight]
 
     def program(self, logits: Tensor) -> p.Program:
         fits(logits.rows == "S", "logits must come after take_rows")
@@ -73,10 +72,10 @@ class Trace:
         return program
 
 
-def embed(trace: Trace, weight: p.Weight, scale: float = 1.0) -> Tensor:
-    """The rows of `weight` [V, D] for the step's tokens, times `scale`: [T, D]."""
+def embed(trace: Trace, weight: p.Weight, scale: float = 1.0, by: p.IndexedBy = "token") -> Tensor:
+    """The rows of `weight` [V, D] for the step's tokens (or positions), times `scale`: [T, D]."""
     out = trace.buffer("T", weight.shape[1])
-    trace.ops.append(p.Embed(out.id, trace.weight(weight.name, weight.shape, weight.type), scale))
+    trace.ops.append(p.Embed(out.id, trace.weight(weight), scale, by))
     return out
 
 
@@ -86,7 +85,17 @@ def rms_norm(x: Tensor, weight: p.Weight, eps: float, head_dim: int | None = Non
     fits(x.cols % run == 0, f"{x.cols} columns are not heads of {run}")
     fits(weight.shape == (run,), f"{weight.name} is {list(weight.shape)}, to norm {run} numbers")
     out = x.trace.buffer(x.rows, x.cols)
-    x.trace.ops.append(p.RMSNorm(out.id, x.id, x.trace.weight(weight.name, weight.shape, weight.type), eps))
+    x.trace.ops.append(p.RMSNorm(out.id, x.id, x.trace.weight(weight), eps))
+    return out
+
+
+def layer_norm(x: Tensor, weight: p.Weight, bias: p.Weight | None, eps: float) -> Tensor:
+    """See `LayerNorm`."""
+    for vector in (weight, bias) if bias else (weight,):
+        fits(vector.shape == (x.cols,), f"{vector.name} is {list(vector.shape)}, to norm {x.cols} numbers")
+    out = x.trace.buffer(x.rows, x.cols)
+    b = x.trace.weight(bias) if bias else None
+    x.trace.ops.append(p.LayerNorm(out.id, x.id, x.trace.weight(weight), b, eps))
     return out
 
 
@@ -97,9 +106,8 @@ def linear(x: Tensor, weight: p.Weight, bias: p.Weight | None = None) -> Tensor:
     if bias:
         fits(bias.shape == (rows,), f"{bias.name} is {list(bias.shape)}, for {rows} rows")
     out = x.trace.buffer(x.rows, rows)
-    b = x.trace.weight(bias.name, bias.shape, bias.type) if bias else None
-    w = x.trace.weight(weight.name, weight.shape, weight.type)
-    x.trace.ops.append(p.Linear((out.id,), x.id, (w,), (b,)))
+    b = x.trace.weight(bias) if bias else None
+    x.trace.ops.append(p.Linear((out.id,), x.id, (x.trace.weight(weight),), (b,)))
     return out
 
 
@@ -131,19 +139,33 @@ def attention(
     scale: float | None = None,
     window: int = 0,
     softcap: float = 0.0,
+    causal: bool = True,
+    slopes: Sequence[float] = (),
 ) -> Tensor:
-    """Causal attention through the paged cache; each call is one more layer of the cache. See `Attention`."""
+    """Attention through the paged cache; each call is one more layer of the cache. See `Attention`."""
     fits(q.cols % head_dim == 0, f"{q.cols} columns of queries are not heads of {head_dim}")
     fits(k.cols % head_dim == 0, f"{k.cols} columns of keys are not heads of {head_dim}")
     fits(k.cols == v.cols, f"keys have {k.cols} columns, values {v.cols}")
     trace, heads, kv_heads = q.trace, q.cols // head_dim, k.cols // head_dim
     fits(heads % kv_heads == 0, f"{heads} heads can't share {kv_heads} key heads evenly")
+    fits(len(slopes) in (0, heads), f"{len(slopes)} slopes for {heads} heads")
+    assert causal or not window, "a window on both sides"
     trace.kv_layers.append(p.KVLayer(kv_heads, head_dim))
     out = trace.buffer(q.rows, q.cols)
     factor = 1 / math.sqrt(head_dim) if scale is None else scale
     layer = len(trace.kv_layers) - 1
-    trace.ops.append(p.Attention(out.id, q.id, k.id, v.id, layer, heads, factor, window, softcap))
+    trace.ops.append(
+        p.Attention(out.id, q.id, k.id, v.id, layer, heads, factor, window, softcap, causal, tuple(slopes))
+    )
     return out
+
+
+def alibi_slopes(heads: int, most: float = 8.0) -> list[float]:
+    """arXiv:2108.12409: 2^(-most / n) and its powers for n heads, n the largest power of two that there are;
+    heads beyond take the odd powers of the series for 2 n."""
+    n = 1 << (heads.bit_length() - 1)
+    slopes = [2 ** (-most * (i + 1) / n) for i in range(n)]
+    return slopes + [2 ** (-most * (2 * i + 1) / (2 * n)) for i in range(heads - n)]
 
 
 def glu(gate: Tensor, up: Tensor, act: p.Activation) -> Tensor:
@@ -151,6 +173,13 @@ def glu(gate: Tensor, up: Tensor, act: p.Activation) -> Tensor:
     fits(gate.cols == up.cols, f"gate has {gate.cols} columns, up {up.cols}")
     out = gate.trace.buffer(gate.rows, gate.cols)
     gate.trace.ops.append(p.GLU(out.id, gate.id, up.id, act))
+    return out
+
+
+def activate(x: Tensor, act: p.Activation) -> Tensor:
+    """act(x)"""
+    out = x.trace.buffer(x.rows, x.cols)
+    x.trace.ops.append(p.Activate(out.id, x.id, act))
     return out
 
 

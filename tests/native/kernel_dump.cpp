@@ -118,6 +118,22 @@ static Bytes rms_norm(const KernelTable& k, const Case& c) {
     });
 }
 
+static Bytes layer_norm(const KernelTable& k, const Case& c) {
+    const int cols = c.ints.at(0);
+    const float* bias = c.arrays.size() > 2 ? c.numbers(2) : nullptr;
+    return each_row(c, cols, [&](size_t at, float* out) {
+        k.layer_norm(c.numbers(0) + at, c.numbers(1), bias, cols, c.floats.at(0), out);
+    });
+}
+
+using UnaryRow = void (*)(const float*, int, float*);
+static Bytes unary(const Case& c, UnaryRow kernel) {
+    const int cols = c.ints.at(0);
+    return each_row(c, cols, [&](size_t at, float* out) { kernel(c.numbers(0) + at, cols, out); });
+}
+static Bytes silu(const KernelTable& k, const Case& c) { return unary(c, k.silu); }
+static Bytes gelu(const KernelTable& k, const Case& c) { return unary(c, k.gelu); }
+
 static Bytes rope(const KernelTable& k, const Case& c) {
     const int cols = c.ints.at(0), head_dim = c.ints.at(1), rotated = c.ints.at(2);
     return each_row(c, cols, [&](size_t at, float* out) {
@@ -222,6 +238,8 @@ static Bytes attend(const KernelTable& k, const Case& c) {
     args.scale = c.floats.at(0);
     args.softcap = c.floats.at(1);
     args.window = c.ints.at(3);
+    args.both_ways = c.ints.at(7) != 0;
+    args.slopes = c.arrays.size() > 3 ? c.numbers(3) : nullptr;
     args.scratch = scratch.as<uint8_t>();
     const int shared = heads / kv_heads;
     for (int t = 0; t < tokens; t += together)
@@ -232,10 +250,20 @@ static Bytes attend(const KernelTable& k, const Case& c) {
 }
 
 static const std::map<std::string, Bytes (*)(const KernelTable&, const Case&)> kOps = {
-    {"add", add},       {"silu_mul", silu_mul},     {"gelu_mul", gelu_mul},
-    {"scale", scale},   {"softcap", softcap},       {"rms_norm", rms_norm},
-    {"rope", rope},     {"quantize", quantize},     {"linear", linear},
-    {"attend", attend}, {"dequantize", dequantize},
+    {"add", add},
+    {"silu_mul", silu_mul},
+    {"gelu_mul", gelu_mul},
+    {"scale", scale},
+    {"softcap", softcap},
+    {"rms_norm", rms_norm},
+    {"rope", rope},
+    {"quantize", quantize},
+    {"linear", linear},
+    {"attend", attend},
+    {"dequantize", dequantize},
+    {"layer_norm", layer_norm},
+    {"silu", silu},
+    {"gelu", gelu},
 };
 
 }  // namespace corral

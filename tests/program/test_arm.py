@@ -129,6 +129,11 @@ def row_ops() -> list[Case]:
         Case("softcap", "softcap", [x], (83,), (30.0,)),
     ]
     cases += [Case(op, op, [x, y], (83,)) for op in ("add", "silu_mul", "gelu_mul")]
+    cases += [Case(op, op, [x], (83,)) for op in ("silu", "gelu")]
+    cases += [
+        Case(f"layer_norm-{len(biases)}", "layer_norm", [x, weight, *biases], (83,), (1e-12,))
+        for biases in ([], [normal(83)])
+    ]
     for rotated, interleaved in ((40, 0), (40, 1), (32, 0)):
         table = np.concatenate([f(np.linspace(0, 9, rotated // 2)) for f in (np.cos, np.sin)])
         arrays = [heads, table.astype(np.float32)]
@@ -138,15 +143,16 @@ def row_ops() -> list[Case]:
 
 def attentions() -> list[Case]:
     cases = []
-    for head_dim, heads, kv_heads, window, softcap, together, keys, values in [
-        (64, 9, 3, 0, 0.0, 7, 1, 1),  # types of the cache: f32, f16, q8_0
-        (80, 4, 4, 0, 0.0, 1, 1, 1),
-        (24, 3, 3, 7, 0.5, 13, 1, 1),
-        (128, 8, 2, 40, 50.0, 16, 1, 1),
-        (80, 4, 4, 0, 0.0, 1, 2, 2),
-        (80, 8, 2, 9, 0.0, 13, 2, 2),
-        (24, 3, 3, 0, 0.0, 7, 0, 2),
-        (64, 9, 3, 0, 0.0, 16, 2, 0),
+    for head_dim, heads, kv_heads, window, softcap, together, keys, values, both_ways in [
+        (64, 9, 3, 0, 0.0, 7, 1, 1, 0),  # types of the cache: f32, f16, q8_0
+        (80, 4, 4, 0, 0.0, 1, 1, 1, 0),
+        (24, 3, 3, 7, 0.5, 13, 1, 1, 0),
+        (128, 8, 2, 40, 50.0, 16, 1, 1, 0),
+        (80, 4, 4, 0, 0.0, 1, 2, 2, 0),
+        (80, 8, 2, 9, 0.0, 13, 2, 2, 0),
+        (24, 3, 3, 0, 0.0, 7, 0, 2, 0),
+        (64, 9, 3, 0, 0.0, 16, 2, 0, 0),
+        (32, 6, 6, 0, 0.0, 16, 1, 1, 1),
     ]:
         q, k, v = (normal(101, count * head_dim) for count in (heads, kv_heads, kv_heads))
         k[50] *= 1e6  # beyond float16
@@ -156,8 +162,8 @@ def attentions() -> list[Case]:
             Case(
                 f"attend-{head_dim}-{heads}-{kv_heads}-{window}-{keys}-{values}",
                 "attend",
-                [q, k, v],
-                (heads, kv_heads, head_dim, window, together, keys, values),
+                [q, k, v, *([np.linspace(0, 1, heads, dtype=np.float32)] * both_ways)],
+                (heads, kv_heads, head_dim, window, together, keys, values, both_ways),
                 (head_dim**-0.5, softcap),
             )
         )

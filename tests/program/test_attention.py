@@ -17,7 +17,7 @@ from ops import EPS, F16_CACHE, Array, Model, assert_same_bits, assert_within
 
 from corral.program.kv_cache import CacheType, CacheTypes, kept
 from corral.program.native import isas
-from corral.program.trace import Tensor, attention
+from corral.program.trace import Tensor, alibi_slopes, attention
 
 pytestmark = pytest.mark.native
 
@@ -32,11 +32,23 @@ class Case:
     lengths: tuple[int, ...] = (1, 31, 33, 97)
     """Of the sequences; blocks have 32 tokens."""
     cache: CacheTypes = F16_CACHE
+    causal: bool = True
+    alibi: bool = False
 
     def __str__(self) -> str:
         extra = f"-window{self.window}" * bool(self.window) + f"-cap{self.softcap:g}" * bool(self.softcap)
+        extra += "-bothways" * (not self.causal) + "-alibi" * self.alibi
         types = f"-{self.cache.keys}-{self.cache.values}" * (self.cache != F16_CACHE)
         return f"{self.head_dim}-{self.heads}/{self.kv_heads}{extra}{types}"
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Sizes of steps; the last one takes every sequence whole."""
+        return (1, 7, 33, 64, 200) if self.causal else (200,)
+
+    @property
+    def slopes(self) -> list[float]:
+        return alibi_slopes(self.heads) if self.alibi else []
 
     @property
     def sequences(self) -> list[list[int]]:
@@ -59,7 +71,16 @@ class Case:
 
         def make(m: Model) -> Tensor:
             q, k, v = m.input("q"), m.input("k"), m.input("v")
-            return attention(q, k, v, self.head_dim, window=self.window, softcap=self.softcap)
+            return attention(
+                q,
+                k,
+                v,
+                self.head_dim,
+                window=self.window,
+                softcap=self.softcap,
+                causal=self.causal,
+                slopes=self.slopes,
+            )
 
         return Model(folder, {"q": q, "k": k, "v": v}, make)
 
@@ -80,6 +101,10 @@ CASES = [
     Case(64, 4, 2, window=1000),
     Case(64, 4, 2, softcap=50.0),
     Case(64, 4, 2, window=7, softcap=0.5),
+    Case(32, 12, 12, causal=False),
+    Case(64, 4, 2, causal=False, lengths=(64, 65, 200)),
+    Case(64, 8, 8, causal=False, alibi=True),
+    Case(48, 6, 2, alibi=True),
     *(
         Case(64, 9, 3, lengths=(64, 65, 130), cache=CacheTypes(k, v))
         for k in get_args(CacheType)
@@ -110,12 +135,14 @@ def plain(case: Case, model: Model) -> list[Array]:
     for tokens in case.sequences:
         out = np.empty((len(tokens), case.heads, case.head_dim))
         for i, token in enumerate(tokens):
-            seen = tokens[max(0, i + 1 - case.window) if case.window else 0 : i + 1]
+            seen = tokens[max(0, i + 1 - case.window) if case.window else 0 : i + 1 if case.causal else None]
             for h in range(case.heads):
                 kv_head = h // (case.heads // case.kv_heads)
                 scores = k[seen, kv_head] @ q[token, h] / math.sqrt(case.head_dim)
                 if case.softcap:
                     scores = case.softcap * np.tanh(scores / case.softcap)
+                if case.alibi:
+                    scores = scores - case.slopes[h] * np.abs(np.array(seen) - token)
                 weights = np.exp(scores - scores.max())
                 out[i, h] = weights / weights.sum() @ v[seen, kv_head]
         found.append(out.reshape(len(tokens), -1))
@@ -146,10 +173,16 @@ def test_against_float64(tmp_path: Path, isa: str, case: Case) -> None:
 def test_the_reference_is_textbook_attention(tmp_path: Path, case: Case) -> None:
     model = case.model(tmp_path)
     wanted = plain(case, model)
-    for chunk in (7, 200):
+    for chunk in {case.chunks[0], 200}:
         found = play(model.reference(), case.sequences, together(case.lengths, chunk))
         for logits, textbook in zip(found, wanted, strict=True):
             assert_within(logits, textbook, 4 * EPS * 5.5)  # it gives its float64 as float32
+
+
+def test_alibi_slopes() -> None:
+    """The paper's example of 8 heads; for 12, its code's: those of 8 and then every other of 16."""
+    assert alibi_slopes(8) == [2.0**-i for i in range(1, 9)]
+    assert alibi_slopes(12) == [*alibi_slopes(8), *alibi_slopes(16)[0:8:2]]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -159,7 +192,7 @@ def test_company_chunks_and_threads_change_nothing(tmp_path: Path, case: Case, t
     wanted = play(model.native("scalar", cache=case.cache), case.sequences, alone(case.lengths))
     for isa in isas() if threads == 1 else isas()[:1]:
         native = model.native(isa, threads, tokens=512, cache=case.cache)
-        for seed, chunk in enumerate((1, 7, 33, 64, 200)):
+        for seed, chunk in enumerate(case.chunks):
             if isa == "scalar" and chunk == 1:
                 continue  # slow, and what the variants share
             found = play(native, case.sequences, together(case.lengths, chunk), seed)

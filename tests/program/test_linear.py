@@ -24,6 +24,7 @@ from ops import (
 
 from corral.gguf.quants import dequantize
 from corral.gguf.types import GGMLType
+from corral.program.module import Linear
 from corral.program.native import formats, isas
 from corral.program.reference import round_activations
 from corral.program.trace import Tensor, linear
@@ -89,6 +90,23 @@ def one_linear(folder: Path, kind: GGMLType, w: Array, x: Array, bias: Array | N
         tensors,
         lambda m: linear(m.input(), m.weight("w"), None if bias is None else m.weight("b")),
     )
+
+
+@pytest.mark.parametrize("kind", [GGMLType.F16, GGMLType.Q8_0])
+def test_rows_of_one_tensor(tmp_path: Path, kind: GGMLType) -> None:
+    """A part of a tensor is a matrix of its own: with the same bits as the rows have in the whole."""
+    x, w, bias = inputs(64), weights(80, 64), np.linspace(-2, 3, 80)
+    whole = one_linear(tmp_path, kind, w, x, bias)
+    for first, last in ((0, 32), (32, 48), (48, 80)):
+
+        def make(m: Model, first: int = first, last: int = last) -> Tensor:
+            parts = Linear(m.weight("w"), m.weight("b")).split(first, last - first, 80 - last)
+            return parts[1](m.input())
+
+        part = Model(tmp_path, {"x": x, "w": (w, kind), "b": bias}, make)
+        for executor, other in ((part.native(), whole.native()), (part.reference(), whole.reference())):
+            wanted = logits_of(other, range(TOKENS))[:, first:last]
+            assert_same_bits(logits_of(executor, range(TOKENS)), wanted.copy())
 
 
 def test_every_format_is_here() -> None:

@@ -15,8 +15,18 @@ from batches import logits_of, one_sequence
 from ops import EPS, Array, Model, assert_same_bits, assert_within
 
 from corral.program.native import isas
-from corral.program.program import Activation
-from corral.program.trace import Tensor, glu, rms_norm, rope, rope_table, softcap
+from corral.program.program import Activation, IndexedBy
+from corral.program.trace import (
+    Tensor,
+    activate,
+    embed,
+    glu,
+    layer_norm,
+    rms_norm,
+    rope,
+    rope_table,
+    softcap,
+)
 
 pytestmark = pytest.mark.native
 
@@ -75,6 +85,51 @@ def test_rms_norm_of_each_head(tmp_path: Path, head_dim: int, heads: int) -> Non
             tmp_path, {"x": x, "w": weight}, lambda m: rms_norm(m.input(), m.weight("w"), 1e-6, head_dim)
         )
         assert_same_bits(found_everywhere(model)[:, :head_dim], found[:, :head_dim])
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("biased", [True, False])
+def test_layer_norm(tmp_path: Path, width: int, biased: bool) -> None:
+    x = normal(width, scale=3.0)
+    x[5] = 0
+    x[6, width // 2] = 1e4
+    x[7] += 100
+    tensors = {"x": x, "w": np.linspace(-1, 2, width, dtype=np.float32), "b": normal(width, 1)[0]}
+
+    def make(m: Model) -> Tensor:
+        return layer_norm(m.input(), m.weight("w"), m.weight("b") if biased else None, 1e-5)
+
+    model = Model(tmp_path, tensors, make)
+    found, wanted = found_everywhere(model), logits_of(model.reference(), range(TOKENS))
+    exact = x.astype(np.float64)
+    spread = np.sqrt(exact.var(axis=1, keepdims=True) + 1e-5)
+    bias = tensors["b"] if biased else np.zeros(width)
+    plain = (exact - exact.mean(axis=1, keepdims=True)) / spread * tensors["w"] + bias
+    assert_within(wanted, plain, 2 * EPS * (np.abs(plain) + np.abs(bias) + 1))
+    # the mean is off by what its sum was rounded, which counts relative to the spread
+    rounding = (width / 16 + 8) * EPS
+    off = np.abs(x).max(axis=1, keepdims=True) / spread * np.abs(tensors["w"])
+    assert_within(found, wanted, rounding * (np.abs(wanted) + np.abs(bias) + 2 * off))
+
+
+@pytest.mark.parametrize("by", ["position", "nothing"])
+def test_rows_by_position_or_always_the_first(tmp_path: Path, by: IndexedBy) -> None:
+    x, places = normal(33), normal(33, 1)[:30]
+
+    def make(m: Model) -> Tensor:
+        return m.input() + embed(m.trace, m.weight("p"), by=by)
+
+    model = Model(tmp_path, {"x": x, "p": places}, make)
+    batch = one_sequence([9, 3, 30], start=27)
+    wanted = x[[9, 3, 30]] + (places[27:] if by == "position" else places[:1])
+    for executor in (model.native(threads=2), model.reference(np.float32)):
+        executor.allocate(64)
+        assert_same_bits(executor.step(batch).copy(), wanted)
+    if by == "position":
+        native = model.native()
+        native.allocate(64)
+        with pytest.raises(ValueError, match="outside the table of positions"):
+            native.step(one_sequence([9, 3], start=29))
 
 
 @pytest.mark.parametrize("interleaved", [True, False], ids=["interleaved", "halves"])
@@ -197,6 +252,18 @@ def test_glu(tmp_path: Path, act: Activation, width: int) -> None:
     )
     assert_within(found, wanted, bound)
     assert_within(logits_of(model.reference(), range(TOKENS)), wanted, 2 * EPS * np.abs(wanted) + 1e-45)
+
+
+@pytest.mark.parametrize("act", ["silu", "gelu"])
+def test_activate_is_the_glu_of_ones(tmp_path: Path, act: Activation) -> None:
+    x = normal(49, 1, 3.0)
+    x[: len(EXTREMES), 7] = EXTREMES
+    tensors = {"x": x, "ones": np.ones_like(x)}
+    single = Model(tmp_path, tensors, lambda m: activate(m.input(), act))
+    gated = Model(tmp_path, tensors, lambda m: glu(m.input(), m.input("ones"), act))
+    assert_same_bits(found_everywhere(single), found_everywhere(gated))
+    wanted = logits_of(gated.reference(), range(TOKENS))
+    assert_same_bits(logits_of(single.reference(), range(TOKENS)), wanted)
 
 
 @pytest.mark.parametrize("cap", [30.0, 50.0, 0.5])

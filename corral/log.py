@@ -79,7 +79,10 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object a line: `time` (seconds since 1970), `level`, `logger`, `message`, `traceback` if any."""
+    """A JSON object a line: `time` (seconds since 1970), `level`, `logger`, `message`, `traceback` if any.
+
+    A record with `fields` has those too: see `server/access_log.py`.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {
@@ -88,6 +91,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        entry |= getattr(record, "fields", {})
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)

@@ -17,6 +17,7 @@ from corral.server.cors import Cors
 from corral.server.errors import Envelope, anthropic_envelope, as_corral_error, error_response
 from corral.server.generate import NOBODY
 from corral.server.generation import ClientGone
+from corral.server.metrics import Metrics
 from corral.server.middleware import ALWAYS_SERVED, PAGE, ApiKeys, Conventions, Readiness
 from corral.server.routes import not_supported
 from corral.server.routes.apply_template import apply_template, input_tokens
@@ -25,6 +26,7 @@ from corral.server.routes.completions import completions
 from corral.server.routes.health import health, livez
 from corral.server.routes.infill import infill
 from corral.server.routes.messages import count_message_tokens, messages
+from corral.server.routes.metrics import get_metrics
 from corral.server.routes.models import list_models, retrieve_model
 from corral.server.routes.native_completion import native_completion
 from corral.server.routes.props import get_props, set_props
@@ -74,6 +76,7 @@ ROUTES: Sequence[tuple[str, str, Handler]] = (
     ("GET", "/props", get_props),
     ("POST", "/props", set_props),
     ("GET", "/slots", get_slots),
+    ("GET", "/metrics", get_metrics),
     ("POST", "/slots/{id}", not_supported.slot_action),
     ("GET", "/lora-adapters", not_supported.no_adapters),
     ("POST", "/lora-adapters", not_supported.set_adapters),
@@ -95,18 +98,28 @@ def build_app(state: ServerState) -> Starlette:
     prefix = state.config.api_prefix
     always = [prefix + path for path in ALWAYS_SERVED]
     shapes = {prefix + path: shape for path, shape in SHAPES.items()}
+    routes = [
+        Route(prefix + path, _answer(handler, state), methods=[method], name=path)
+        for method, path, handler in ROUTES
+    ]
+    names = {route.endpoint: route.name for route in routes}
     app = Starlette(
-        routes=[
-            Route(prefix + path, _answer(handler, state), methods=[method])
-            for method, path, handler in ROUTES
-        ],
+        routes=routes,
         middleware=[
-            Middleware(Conventions, cors=Cors(state.config), quiet=always, shapes=shapes),
+            Middleware(
+                Conventions,
+                cors=Cors(state.config),
+                quiet=[*always, prefix + "/metrics"],
+                shapes=shapes,
+                routes=names,
+                observer=state.observer,
+            ),
             Middleware(ApiKeys, keys=state.config.api_keys, public=[*always, *(prefix + p for p in PAGE)]),
             Middleware(Readiness, state=state, always=always),
         ],
         exception_handlers={HTTPException: _http_error},
     )
+    app.state.metrics = Metrics(state)
     app.router.redirect_slashes = False
     app.router.default = NoRoute(state.config.static_path, prefix)
     return app

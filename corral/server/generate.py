@@ -188,6 +188,7 @@ async def outputs(
 ) -> AsyncGenerator[tuple[int, Output], None]:
     """(index of the choice, Output) until all have ended. Raises what Generations raises."""
     async with Generations(engine, made, http.receive) as generations:
+        http.scope["timings"] = generations.timings
         while generations.running:
             item = await generations.next()
             assert item is not None  # there was no timeout
@@ -222,6 +223,7 @@ async def stream(
     seconds = state.ping_seconds if asked is None else float(asked)
     silence = seconds if seconds > 0 else None
     generations = Generations(state.engine, made, http.receive)
+    http.scope["timings"] = generations.timings
     try:
         await generations.__aenter__()
         first = await generations.next(silence)

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any
 
-from corral.engine.messages import ErrorInfo, Output, Submit
+from corral.engine.messages import ErrorInfo, Output, Submit, Timings
 from corral.errors import CorralError, Unavailable
 from corral.server.state import Engine
 
@@ -43,6 +43,8 @@ class Generations:
         self._queue: asyncio.Queue[tuple[int, Output] | Exception] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self.running = len(submits)
+        self.timings: list[Timings] = []
+        """Of those that have ended."""
 
     async def __aenter__(self) -> Generations:
         self._tasks = [asyncio.create_task(self._run(i, s)) for i, s in enumerate(self._submits)]
@@ -77,6 +79,8 @@ class Generations:
         output = item[1]
         if output.finish_reason is not None:
             self.running -= 1
+            if output.timings is not None:
+                self.timings.append(output.timings)
         if output.finish_reason == "error":
             raise GenerationFailed(
                 output.error or ErrorInfo(500, "server_error", "the engine gave no reason")

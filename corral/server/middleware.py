@@ -5,21 +5,27 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral.errors import AuthenticationError
+from corral.server.access_log import log_request
 from corral.server.cors import Cors
 from corral.server.errors import Envelope, as_corral_error, envelope, error_response
+from corral.server.observer import Observer
 from corral.server.state import ServerState
 
-log = logging.getLogger("corral.http")
-
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+"""What is taken over from a client. It goes into a header and the log."""
+CLIENT_LEFT = 499
+"""Stands for a status, in the log and the metrics, when nobody was there to get one."""
 ALWAYS_SERVED = ("/health", "/v1/health", "/livez", "/readyz")
 """Paths that need no key and answer while the model loads."""
 PAGE = ("/", "/index.html")
@@ -30,20 +36,29 @@ class Conventions:
     """The headers of every response, CORS preflights, an envelope for every exception, a line in the log.
 
     `shapes` has the paths whose errors have another form; `scope["shape"]` tells everybody. The paths in
-    `quiet`, which somebody polls, are only logged when much is.
+    `quiet`, which somebody polls, are only logged when much is. `routes` names the handlers for the
+    `observer`: a client's path must not become a label.
     """
 
     def __init__(
-        self, app: ASGIApp, cors: Cors, quiet: Iterable[str], shapes: Mapping[str, Envelope]
+        self,
+        app: ASGIApp,
+        cors: Cors,
+        quiet: Iterable[str],
+        shapes: Mapping[str, Envelope],
+        routes: Mapping[Any, str],
+        observer: Observer,
     ) -> None:
         self.app, self.cors, self.quiet, self.shapes = app, cors, frozenset(quiet), shapes
+        self.routes, self.observer = routes, observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         request = Headers(scope=scope)
-        request_id = request.get("x-request-id", "")[:128] or uuid.uuid4().hex
+        given_id = request.get("x-request-id", "")
+        request_id = given_id if REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex
         shape = scope["shape"] = self.shapes.get(scope["path"], envelope)
         began, status, reason = time.perf_counter(), 0, ""
 
@@ -72,16 +87,16 @@ class Conventions:
             reason = str(known)
             await error_response(known, shape=shape)(scope, receive, send_with_headers)
         finally:
-            level = logging.DEBUG if scope["path"] in self.quiet else logging.INFO
-            if log.isEnabledFor(level):
-                path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
-                milliseconds = 1000 * (time.perf_counter() - began)
-                reason = reason or scope.get("outcome", "")
-                text = f"{scope['method']} {path} {status}, {milliseconds:.0f} ms" + (
-                    reason and f": {reason}"
-                )
-                # a client's words must not begin a line of their own, or colour the terminal
-                log.log(level, "%s", "".join(c if c.isprintable() else " " for c in text))
+            route = self.routes.get(scope.get("endpoint"), "other")
+            self.observer.responses[route, status or CLIENT_LEFT] += 1
+            log_request(
+                scope,
+                level=logging.DEBUG if scope["path"] in self.quiet else logging.INFO,
+                status=status or CLIENT_LEFT,
+                milliseconds=1000 * (time.perf_counter() - began),
+                request_id=request_id,
+                reason=reason or scope.get("outcome", ""),
+            )
 
 
 class ApiKeys:

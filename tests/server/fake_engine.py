@@ -74,7 +74,12 @@ class FakeEngine:
                 finish_reason="stop",
                 stop_type="eos",
                 timings=Timings(
-                    cache_n=1, prompt_n=len(submit.prompt) - 1, prompt_ms=2.0, predicted_n=n, predicted_ms=4.0
+                    queue_ms=3.0,
+                    cache_n=1,
+                    prompt_n=len(submit.prompt) - 1,
+                    prompt_ms=2.0,
+                    predicted_n=n,
+                    predicted_ms=4.0,
                 ),
             )
         finally:

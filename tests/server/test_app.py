@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from fake_engine import READY, FakeEngine, fake_state
 
 from corral.engine.messages import Status
+from corral.log import JsonFormatter
 from corral.server.state import ServerState
 
 CHAT = "/v1/chat/completions"
@@ -169,12 +171,17 @@ async def test_cors_reflects_the_origin(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "line"),
     [
-        ("POST", CHAT, r"POST /v1/chat/completions 200, \d+ ms"),
-        ("GET", "/no%0Asuch%1b[31m", r"GET /no%0Asuch%1b\[31m 404, \d+ ms"),
+        (
+            "POST",
+            CHAT,
+            r"POST /v1/chat/completions 200, \d+ ms, queued 3 ms, prompt of 53 \(1 cached\) 2 ms, "
+            r"2 tokens 4 ms \[abc\]",
+        ),
+        ("GET", "/no%0Asuch%1b[31m", r"GET /no%0Asuch%1b\[31m 404, \d+ ms \[abc\]"),
         (
             "POST",
             "/v1/completions",
-            r"POST /v1/completions 400, \d+ ms: Field 'prompt': missing, but required",
+            r"POST /v1/completions 400, \d+ ms \[abc\]: Field 'prompt': missing, but required",
         ),
         ("GET", "/health", None),
         ("OPTIONS", "/health", None),
@@ -184,12 +191,29 @@ async def test_a_request_is_a_line_of_the_log(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, method: str, path: str, line: str | None
 ) -> None:
     caplog.set_level("INFO", "corral.http")
-    await client.request(method, path, json=BODY)
+    await client.request(method, path, json=BODY, headers={"X-Request-Id": "abc"})
     if line is None:
         assert not caplog.messages
     else:
         (message,) = caplog.messages
         assert re.fullmatch(line, message), message
+
+
+async def test_a_request_is_an_object_of_the_json_log(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "corral.http")
+    for stream in (False, True):
+        caplog.clear()
+        body = {**BODY, "n": 2, "stream": stream}
+        await client.post(CHAT, json=body, headers={"X-Request-Id": "abc"})
+        entry = json.loads(JsonFormatter().format(caplog.records[0]))
+        assert entry.pop("message").startswith("POST /v1/chat/completions 200")
+        assert entry.pop("ms") >= 0
+        assert {name: entry[name] for name in entry if name not in ("time", "level", "logger")} == {
+            "request_id": "abc", "method": "POST", "path": CHAT, "status": 200, "prompt_tokens": 106,
+            "cached_tokens": 2, "predicted_tokens": 4, "queue_ms": 3.0, "prompt_ms": 2.0, "predicted_ms": 4.0,
+        }  # fmt: skip
 
 
 async def test_what_a_client_says_stays_in_its_line(
@@ -242,8 +266,17 @@ async def test_preflights_need_no_key_and_no_model(connected: Any) -> None:
         assert (await client.get("/v1/models")).status_code == 401  # the key comes first
 
 
+@pytest.mark.parametrize("wrong", ["", "x" * 129, "a b", "a\tb", "\x7f", "é".encode(), b"\x80"])
+async def test_a_request_id_of_another_form_is_not_taken_over(
+    client: httpx.AsyncClient, wrong: str | bytes
+) -> None:
+    headers: Any = {"X-Request-Id": wrong}
+    assert len((await client.get("/health", headers=headers)).headers["x-request-id"]) == 32
+
+
 async def test_the_request_id_is_echoed_or_made(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/x", headers={"X-Request-Id": "abc"})).headers["x-request-id"] == "abc"
+    for id in ("abc", "x" * 128):
+        assert (await client.get("/x", headers={"X-Request-Id": id})).headers["x-request-id"] == id
     made = {(await client.get("/health")).headers["x-request-id"] for _ in range(2)}
     assert len(made) == 2
 

@@ -82,7 +82,7 @@ async def test_leaving_cancels_the_generation(
     assert len(engine.cancelled) == n
     assert "[DONE]" not in connection.text
     (line,) = caplog.messages
-    assert "ms: the client left" in line if stream and hold else " 499, " in line
+    assert "]: the client left" in line if stream and hold else " 499, " in line
 
 
 async def test_leaving_after_the_end_cancels_nothing() -> None:

@@ -60,6 +60,13 @@ class EngineConfig:
 
     ctx_size: int | None = None
     """Tokens of KV cache, one pool for all sequences. None: the model's own, or what fits in memory."""
+    kv_unified: bool = True
+    """One pool of KV cache, of which a request may use up to the whole context. If not, each of the
+    `parallel` requests may use an equal part."""
+    ctx_per_request: int | None = None
+    """Most tokens of one request; without `ctx_size` the pool holds as many for each of `parallel`."""
+    context_shift: bool = False
+    """Drop tokens from the middle of a sequence when its context is full, instead of ending it."""
     parallel: int = 4
     """Most sequences that generate at the same time."""
     batch_size: int = 2048
@@ -70,6 +77,14 @@ class EngineConfig:
     """How the KV cache keeps keys; of those there are, `corral.engine.load` takes the nearest."""
     cache_type_v: CacheTypeName = "f16"
     """The same for values."""
+    step_ms: int = 150
+    """Milliseconds of a step while texts are generated: for so long a prompt may hold them up."""
+    max_queue: int = 256
+    """Requests that may wait for their turn; more are turned away."""
+    max_queue_tokens: int | None = None
+    """Prompt tokens of those. None: 16 times what the KV cache holds."""
+    queue_timeout: int = 600
+    """Seconds that a request may wait for its turn; 0: without end."""
     threads: int | None = None
     """Threads that compute. None: `corral.system.cpu` decides."""
     force_threads: bool = False
@@ -126,6 +141,10 @@ class ServerConfig:
     """Serve /slots."""
     spm_infill: bool = False
     """The suffix before the prefix in prompts of /infill."""
+    cache_prompt: bool = True
+    """Reuse what was computed for the same beginning of a prompt."""
+    n_keep: int = 0
+    """Tokens kept at a context shift; -1: the whole prompt."""
     n_predict: int | None = None
     """Most tokens a request may generate. None: no limit but the context."""
     chat_template: str | None = None

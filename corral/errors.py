@@ -15,6 +15,8 @@ class CorralError(Exception):
 
     status = 500
     type = "server_error"
+    retry_after: int = 0
+    """Seconds after which the same may work; 0: it will not."""
 
     def extra(self) -> dict[str, Any]:
         """Further members of the error envelope, beside code, message and type."""

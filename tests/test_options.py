@@ -125,13 +125,12 @@ def test_modes_of_the_contract(contract_text: str) -> None:
     }
     # without effect here although the contract has them do something; each row gives its reason
     no_effect = {
-        "--keep",
-        "--cache-prompt",
         "--swa-full",
         "--flash-attn",
         "--repack",
         "--threads-http",
         "--slot-prompt-similarity",
+        "--cont-batching",
     }
     for names, _, mode in _contract_rows(contract_text):
         flag = BY_NAME[names[0]]

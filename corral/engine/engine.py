@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -28,12 +29,16 @@ from corral.engine.output import TextStream, TextTables
 from corral.engine.pace import Work
 from corral.engine.request import Request
 from corral.engine.scheduler import Limits, Part, Scheduler
-from corral.errors import ContextSizeError, CorralError, InternalError, RequestError
+from corral.errors import ContextSizeError, CorralError, InternalError, Overloaded, RequestError
 from corral.program.batch import Batch, Executor, Float32
 from corral.sampling.chain import Chain
 from corral.sampling.check import check_params
 
 log = logging.getLogger(__name__)
+
+
+MOST_RETRY_SECONDS = 60
+"""No client is told to stay away for longer."""
 
 
 class Ending(NamedTuple):
@@ -61,6 +66,7 @@ class Counters:
     steps: int = 0
     step_sequences: int = 0
     most_tokens: int = 0
+    rejected: int = 0
 
 
 class Engine:
@@ -108,6 +114,7 @@ class Engine:
         assert submit.id not in self._requests, f"request {submit.id!r} is submitted twice"
         try:
             self._check(submit)
+            self._check_queue(submit)
             request = self._request(submit)
         except Exception as error:
             return [_failure(submit.id, error)]
@@ -122,17 +129,18 @@ class Engine:
 
     def step(self) -> list[Output]:
         """Compute the next batch, sample, and return what is new."""
+        outputs = self._expire()
         parts = self.scheduler.schedule()
         if not parts:
-            return []
+            return outputs
         started = self._start(parts)
         try:
             logits = self._executor.step(build_batch(parts))  # [S, V]
         except Exception as error:
-            return [self._fail(request, error) for request, _ in parts]
+            return outputs + [self._fail(request, error) for request, _ in parts]
         now = self._clock()
         self.scheduler.pace.learn(_work(parts), now - started)
-        outputs = self._progress(parts, now)
+        outputs += self._progress(parts, now)
         for request, count in parts:
             self.scheduler.computed(request, count)
         caught_up = [request for request, _ in parts if request.num_todo == 0]
@@ -170,14 +178,62 @@ class Engine:
             raise RequestError(f"the prompt has token {wrong}, expected ids from 0 to {vocab_size - 1}")
         check_params(submit.sampling, vocab_size)
 
+    def _check_queue(self, submit: Submit) -> None:
+        """Whether one more may wait for its turn."""
+        limits, scheduler = self._limits, self.scheduler
+        queued = [request for request in scheduler.waiting if request.started is None]
+        free = limits.sequences - len(scheduler.running)
+        if len(queued) < free:
+            return
+        queued = queued[free:]
+        tokens = sum(request.num_prompt for request in queued)
+        if len(queued) >= limits.max_queue:
+            what = f"{len(queued)} requests wait already, --max-queue allows {limits.max_queue}"
+        elif queued and tokens + len(submit.prompt) > limits.max_queue_tokens:
+            what = (
+                f"{tokens} prompt tokens wait already and this request has {len(submit.prompt)}, "
+                f"--max-queue-tokens allows {limits.max_queue_tokens}"
+            )
+        else:
+            return
+        self._counters.rejected += 1
+        raise Overloaded(f"the queue is full: {what}; try again later", self._retry_after(tokens))
+
+    def _retry_after(self, tokens: int) -> int:
+        """Seconds until so many prompt tokens may be done."""
+        return min(max(1, math.ceil(self.scheduler.pace.token * tokens)), MOST_RETRY_SECONDS)
+
+    def _expire(self) -> list[Output]:
+        """Turn away who has waited for too long."""
+        deadline = self._clock() - self._limits.queue_seconds
+        late = [
+            request
+            for request in self.scheduler.waiting
+            if request.started is None and request.submitted < deadline
+        ]
+        self._counters.rejected += len(late)
+        tokens = sum(request.num_prompt for request in self.scheduler.waiting)
+        return [
+            self._fail(
+                request,
+                Overloaded(
+                    f"the request has waited for its turn for {self._limits.queue_seconds:g} s, as long as "
+                    "--queue-timeout allows; try again later",
+                    self._retry_after(tokens),
+                ),
+            )
+            for request in late
+        ]
+
     def _request(self, submit: Submit) -> Request:
-        room = self._limits.n_ctx - len(submit.prompt)
+        # even where the context shifts, a text that nobody limits has an end
+        room = self._limits.n_ctx - (0 if self._limits.context_shift else len(submit.prompt))
         seed = submit.sampling.seed
         self._arrivals += 1
         return Request(
             submit=submit,
             arrival=self._arrivals,
-            max_new=room if submit.max_tokens < 0 else min(submit.max_tokens, room),
+            max_new=_most_new(submit.max_tokens, room, self._limits.context_shift),
             chain=Chain(
                 submit.sampling,
                 secrets.randbits(32) if seed is None else seed,
@@ -222,9 +278,12 @@ class Engine:
         infos = self._infos(request, row, token)
         text = request.text.feed(token)
         request.tokens.append(token)
+        request.has_line_break = request.has_line_break or "\n" in text
         self._count(request, now)
-        if ending := self._ending(request, token):
+        if ending := self._ending(request, token, now):
             return self._finish(request, ending, text, [token], infos)
+        if request.num_tokens >= self._limits.n_ctx:
+            self._shift(request)
         return Output(
             id=request.id,
             text=text,
@@ -234,12 +293,21 @@ class Engine:
             timings=request.timings(now) if request.submit.timings_per_token else None,
         )
 
-    def _ending(self, request: Request, token: int) -> Ending | None:
+    def _shift(self, request: Request) -> None:
+        """Make room in a full context."""
+        submit = request.submit
+        keep = submit.n_keep if submit.n_keep >= 0 else request.num_prompt
+        keep = min(keep, max(0, self._limits.n_ctx - 4))
+        rest = request.num_tokens - keep
+        discard = min(submit.n_discard or rest // 2, rest - 1)
+        self.scheduler.shift(request, keep, max(1, discard))
+
+    def _ending(self, request: Request, token: int, now: float) -> Ending | None:
         if request.text.stopping_word:
             return _WORD
         if token in self._text.eog:
             return _EOS
-        return _LIMIT if request.num_generated >= request.max_new else None
+        return _LIMIT if request.num_generated >= request.max_new or _is_late(request, now) else None
 
     def _infos(self, request: Request, row: Float32, token: int) -> list[TokenInfo]:
         probs = request.chain.log_probs(row, token)
@@ -285,6 +353,7 @@ class Engine:
             timings=request.timings(self._clock()),
             seed=request.chain.seed,
             id_slot=request.slot,
+            truncated=request.num_discarded > 0 or request.num_tokens >= self._limits.n_ctx,
         )
         self._forget(request)
         return output
@@ -296,6 +365,18 @@ class Engine:
     def _forget(self, request: Request) -> None:
         self.scheduler.finish(request)
         del self._requests[request.id]
+
+
+def _most_new(asked: int, room: int, context_shift: bool) -> int:
+    if asked < 0:
+        return room
+    return asked if context_shift else min(asked, room)
+
+
+def _is_late(request: Request, now: float) -> bool:
+    """Whether the time for the text is over; a first line is finished in any case."""
+    most, first = request.submit.max_predict_ms, request.first_token
+    return most > 0 and request.has_line_break and first is not None and 1e3 * (now - first) > most
 
 
 def _work(parts: Sequence[Part]) -> Work:
@@ -339,5 +420,11 @@ def _failure(id: str, error: Exception) -> Output:
     if not isinstance(error, CorralError):
         log.error("request %s failed", id, exc_info=error)
         error = InternalError(f"the engine failed on this request: {type(error).__name__}: {error}")
-    info = ErrorInfo(status=error.status, type=error.type, message=str(error), extra=error.extra())
+    info = ErrorInfo(
+        status=error.status,
+        type=error.type,
+        message=str(error),
+        extra=error.extra(),
+        retry_after=error.retry_after,
+    )
     return Output(id=id, finish_reason="error", error=info)

@@ -9,12 +9,13 @@ from typing import Protocol
 import numpy as np
 
 from corral.config import CacheTypeName, EngineConfig, ModelConfig
+from corral.engine import context
 from corral.engine.engine import Engine
 from corral.engine.loop import LoadedModel, Progress
 from corral.engine.memory_lock import lock_memory
 from corral.engine.messages import Ready
 from corral.engine.output import TextTables
-from corral.engine.scheduler import Limits
+from corral.engine.scheduler import UNBOUNDED, Limits
 from corral.errors import ModelFileError
 from corral.gguf.reader import GGUFFile
 from corral.models import trace_program
@@ -36,6 +37,8 @@ CACHE_TYPES: dict[CacheTypeName, CacheType] = {
     **dict.fromkeys(("q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"), "q8_0"),
 }
 """What a type that was asked for is kept as: bf16 has the size of f16; fewer bits than 8 there are none."""
+IDLE_STEP_SECONDS = 0.5
+"""Of a step that has prompts only: so soon is a new request seen, and one whose client is gone."""
 
 
 def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> LoadedModel:
@@ -62,13 +65,8 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
         progress(0.0, line)
     if where.read_in_order:
         progress(0.0, f"{file.path} is on {where.type} (mounted at {where.mount_point}): read in order")
-    notes = [threads.warning, *_cache_notes(config)]
-    n_ctx = min(memory.ctx_size, train_ctx)
-    if n_ctx < memory.ctx_size:
-        notes.append(
-            f"a request may use {n_ctx} tokens, the context of the model, not {memory.ctx_size}; "
-            f"--override-kv {file.architecture}.context_length=int:N makes it another"
-        )
+    ctx = context.decide(config, memory, train_ctx, file.architecture)
+    notes = [threads.warning, *_cache_notes(config), *ctx.notes]
     for name in held:
         file.hold(name)
 
@@ -81,17 +79,23 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
         progress(1.0, "warming up")
         _warm_up(executor)
     limits = Limits(
-        n_ctx=n_ctx,
-        num_blocks=-(-memory.ctx_size // BLOCK_TOKENS),
+        n_ctx=ctx.n_ctx,
+        num_blocks=-(-ctx.pool // BLOCK_TOKENS),
         parallel=config.parallel,
         step_tokens=_step_tokens(config),
         chunk_tokens=_step_tokens(config),
+        step_seconds=config.step_ms / 1e3,
+        idle_step_seconds=max(IDLE_STEP_SECONDS, config.step_ms / 1e3),
+        max_queue=config.max_queue,
+        max_queue_tokens=ctx.queue,
+        queue_seconds=config.queue_timeout or UNBOUNDED,
+        context_shift=config.context_shift,
     )
     engine = Engine(executor, text, limits)
     if model.load_mode in ("mlock", "mmap+mlock"):
         notes.append(lock_memory())
     ready = Ready(
-        n_ctx=n_ctx,
+        n_ctx=ctx.n_ctx,
         kv_tokens=limits.num_blocks * BLOCK_TOKENS,
         parallel=limits.sequences,
         threads=threads.threads,
@@ -189,7 +193,8 @@ def _plan_memory(
             activations=BUFFER_SLACK * activation_bytes(program, _step_tokens(config), config.parallel),
         ),
         budget.memory_limit(),
-        ctx_size=config.ctx_size,
+        ctx_size=context.asked(config),
+        contexts=config.parallel if config.kv_unified else 1,
         fit=config.fit,
         margin=None if margin is None else margin * budget.MIB,
         min_ctx=config.fit_min_ctx,

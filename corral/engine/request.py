@@ -26,7 +26,8 @@ class Request:
         KV cache      [0, num_computed_tokens) done   [num_computed_tokens, num_tokens) todo
         block_table   [0, len(block_table) * B) has a place, and covers all that is done
 
-    A sequence with nothing todo gets its next token from the logits of its last one.
+    A sequence with nothing todo gets its next token from the logits of its last one. A context shift takes
+    tokens out of the middle, and what is behind them is todo again.
     """
 
     submit: Submit
@@ -47,6 +48,10 @@ class Request:
     """Where it runs, or ran last."""
     state: State = State.WAITING
     preemptions: int = 0
+    num_discarded: int = 0
+    """Tokens that context shifts took out."""
+    has_line_break: bool = False
+    """In what was generated."""
 
     # Seconds on the engine's clock; None until it happened.
     submitted: float = 0.0
@@ -68,7 +73,7 @@ class Request:
 
     @property
     def num_generated(self) -> int:
-        return len(self.tokens) - len(self.submit.prompt)
+        return len(self.tokens) + self.num_discarded - len(self.submit.prompt)
 
     @property
     def num_prompt_done(self) -> int:

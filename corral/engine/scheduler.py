@@ -52,6 +52,14 @@ class Limits:
     """A step takes about this long at most while somebody waits for the next token of a text."""
     idle_step_seconds: float = UNBOUNDED
     """The same when there are only prompts: for how long nobody can come in or go."""
+    max_queue: int = 1 << 30
+    """Requests that may wait for their turn."""
+    max_queue_tokens: int = 1 << 40
+    """Prompt tokens of those that wait."""
+    queue_seconds: float = UNBOUNDED
+    """A request that has waited for so long is turned away."""
+    context_shift: bool = False
+    """Drop tokens from the middle of a sequence that has `n_ctx`, instead of ending it."""
 
     def __post_init__(self) -> None:
         assert min(self.n_ctx, self.parallel, self.step_tokens, self.chunk_tokens) >= 1, self
@@ -111,6 +119,28 @@ class Scheduler:
         elif request.state is State.WAITING:
             self.waiting.remove(request)
         request.state = State.FINISHED
+
+    def shift(self, request: Request, keep: int, discard: int) -> None:
+        """Take tokens [keep, keep + discard) out of a running request; what is behind them is todo again.
+
+        Their blocks are left as they are, for others: the new ones are computed in other blocks. When there
+        are not enough of those, the request waits for them like a preempted one.
+        """
+        assert request.state is State.RUNNING, request.state
+        assert 0 <= keep < keep + discard < request.num_tokens, (keep, discard, request.num_tokens)
+        del request.tokens[keep : keep + discard]
+        request.num_discarded += discard
+        same = min(keep, request.num_computed_tokens) // BLOCK_TOKENS
+        del request.digests[same:]
+        request.num_computed_tokens = same * BLOCK_TOKENS
+        self.pool.free(request.block_table[same:])
+        del request.block_table[same:]
+        blocks = self.pool.allocate(request.blocks_lacking(request.num_tokens))
+        if blocks is None:
+            self._preempt(request)
+        else:
+            self._hash.extend(request.digests, request.tokens)
+            request.block_table += blocks
 
     def schedule(self) -> list[Part]:
         """The parts of the next step: at most `step_tokens` tokens, each with its place in the KV cache.

@@ -15,9 +15,7 @@ from corral.errors import (
     CorralError,
     InternalError,
     NotFound,
-    Overloaded,
     RequestError,
-    Unavailable,
 )
 
 log = logging.getLogger("corral.server")
@@ -79,7 +77,7 @@ def error_response(
 ) -> Response:
     """The error as a response, with Retry-After where trying again makes sense."""
     headers = dict(headers or {})
-    if isinstance(error, (Unavailable, Overloaded)):
+    if error.retry_after:
         headers["Retry-After"] = str(error.retry_after)
     return json_response(shape(error), error.status, headers)
 

@@ -7,7 +7,7 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -26,6 +26,8 @@ from corral.server.reply import Reply
 from corral.server.schema import GenerateRequest
 from corral.server.sse import PING, EventStream, failure
 from corral.server.state import Engine, ServerState, Tokenizer
+
+T = TypeVar("T")
 
 DEFAULTED = (
     *("temperature", "dynatemp_range", "dynatemp_exponent", "top_k", "top_p", "min_p", "typical_p"),
@@ -164,15 +166,20 @@ def submits(
                     stop=request.stops(),
                     sampling=own,
                     client=_client(http),
-                    cache_prompt=request.cache_prompt is not False,
-                    id_slot=-1 if request.id_slot is None else request.id_slot,
-                    n_keep=request.n_keep or 0,
-                    n_discard=request.n_discard or 0,
+                    cache_prompt=_or(request.cache_prompt, state.config.cache_prompt),
+                    id_slot=_or(request.id_slot, -1),
+                    n_keep=_or(request.n_keep, state.config.n_keep),
+                    n_discard=_or(request.n_discard, 0),
+                    max_predict_ms=max(0, _or(request.t_max_predict_ms, 0)),
                     timings_per_token=bool(request.timings_per_token),
                     progress=bool(request.return_progress and request.stream),
                 )
             )
     return made
+
+
+def _or(value: T | None, default: T) -> T:
+    return default if value is None else value
 
 
 def _client(http: Request) -> str:

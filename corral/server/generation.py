@@ -25,6 +25,7 @@ class GenerationFailed(CorralError):
 
     def __init__(self, info: ErrorInfo) -> None:
         self.status, self.type, self._extra = info.status, info.type, info.extra
+        self.retry_after = info.retry_after
         super().__init__(info.message)
 
     def extra(self) -> dict[str, Any]:

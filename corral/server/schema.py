@@ -74,12 +74,12 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     min_keep: Count | None = None
     post_sampling_probs: bool | None = None
 
-    # Without effect on the text: nothing is reused between requests yet, and there is no context shift.
     cache_prompt: bool | None = None
     id_slot: Annotated[int, Meta(ge=-1, le=1023)] | None = None
     n_keep: Limit | None = None
     n_discard: Count | None = None
     n_cache_reuse: Count | None = None
+    """Without effect on the text: what is behind a changed passage is computed anew."""
 
     # Not built yet: see NOT_YET.
     grammar: str | None = None
@@ -173,7 +173,6 @@ NOT_YET: dict[str, tuple[Any, ...]] = {
     "json_schema": (),
     "lora": ([],),
     "n_indent": (0,),
-    "t_max_predict_ms": (-1, 0),
     "verbose": (False,),
     "tools": ([],),
     "functions": ([],),

@@ -81,6 +81,8 @@ class MemoryPlan:
 
     ctx_size: int
     """Tokens."""
+    pool: int
+    """Tokens that the KV cache holds: `ctx_size`, or a multiple of it where there is memory for that."""
     weights: int
     kv_cache: int
     activations: int
@@ -103,7 +105,7 @@ class MemoryPlan:
     def describe(self) -> list[str]:
         """Lines for the log."""
         lines = [
-            f"memory: weights {mib(self.weights)} + KV cache {mib(self.kv_cache)} ({self.ctx_size} tokens) + "
+            f"memory: weights {mib(self.weights)} + KV cache {mib(self.kv_cache)} ({self.pool} tokens) + "
             f"activations {mib(self.activations)} + processes {mib(self.overhead)} = {mib(self.total)}"
         ]
         if self.limit and self.headroom is not None:
@@ -124,11 +126,13 @@ def plan(
     fit: bool = True,
     margin: int | None = None,
     min_ctx: int = 512,
+    contexts: int = 1,
 ) -> MemoryPlan:
     """Decides the context.
 
     `ctx_size` None takes the model's own, shrunk to a multiple of 256 that fits, down to `min_ctx`, if
-    `fit`. A set one is taken as it is. `margin` None leaves a twentieth of the limit free, 64 MiB at least.
+    `fit`; if it need not shrink, half of the memory that is left may go into up to `contexts` of them. A set
+    one is taken as it is. `margin` None leaves a twentieth of the limit free, 64 MiB at least.
 
     Raises:
         OptionError: it does not fit. The message has the numbers and the flag to change.
@@ -137,6 +141,7 @@ def plan(
         margin = max(64 * MIB, limit.bytes // 20) if limit else 0
     wanted = ctx_size if ctx_size is not None else max(demand.train_ctx, 1)
     chosen = wanted
+    spare = 0
     if limit is not None:
         fits = (limit.bytes - margin - demand.total(0)) // max(demand.kv_per_token, 1)
         if ctx_size is None and fit and fits < wanted:
@@ -145,10 +150,13 @@ def plan(
                 raise OptionError(_too_big(demand, min(min_ctx, wanted), limit, margin, fits))
         elif demand.total(wanted) > limit.bytes:
             raise OptionError(_too_big(demand, wanted, limit, margin, fits))
+        if ctx_size is None:
+            spare = min(max(0, fits - chosen) // 2, (contexts - 1) * chosen) // CTX_STEP * CTX_STEP
     return MemoryPlan(
         ctx_size=chosen,
+        pool=chosen + spare,
         weights=demand.weights,
-        kv_cache=demand.kv_per_token * chosen,
+        kv_cache=demand.kv_per_token * (chosen + spare),
         activations=demand.activations,
         overhead=demand.overhead,
         margin=margin,

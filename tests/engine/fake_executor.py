@@ -106,11 +106,11 @@ class Clock:
         return self.now
 
 
-def limits(**changes: int) -> Limits:
-    return Limits(**{"n_ctx": 1024, "num_blocks": 64, "parallel": 4} | changes)
+def limits(**changes: float) -> Limits:
+    return Limits(**{"n_ctx": 1024, "num_blocks": 64, "parallel": 4, **changes})  # type: ignore[arg-type]
 
 
-def build_engine(executor: FakeExecutor | None = None, **changes: int) -> Engine:
+def build_engine(executor: FakeExecutor | None = None, **changes: float) -> Engine:
     return Engine(executor or FakeExecutor(), TABLES, limits(**changes))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from corral.engine.engine import Engine
 from corral.engine.messages import Cancel, ErrorInfo, Output, Submit, Timings
+from corral.engine.output import TextTables
 from corral.sampling.params import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
@@ -40,7 +42,7 @@ def say(*tokens: int) -> FakeExecutor:
     return FakeExecutor(edit)
 
 
-def last(executor: FakeExecutor, submit: Submit, **changes: int) -> Output:
+def last(executor: FakeExecutor, submit: Submit, **changes: float) -> Output:
     return run(build_engine(executor, **changes), [submit])[submit.id][-1]
 
 
@@ -301,3 +303,198 @@ def test_a_prompt_that_is_not_finished_gives_no_output() -> None:
     engine = build_engine(chunk_tokens=10)
     engine.submit(Submit(id="a", prompt=prompt(25), max_tokens=1))
     assert [len(engine.step()) for _ in range(3)] == [0, 0, 1]
+
+
+# -- the queue --
+
+
+def queue_engine(clock: Clock | None = None, **changes: float) -> Engine:
+    """Two run, one in each step of a prompt; the others wait."""
+    return Engine(FakeExecutor(), TABLES, limits(**{"parallel": 2, **changes}), clock or Clock())
+
+
+def submit_many(engine: Engine, count: int, num_prompt: int = 10, first: int = 0) -> list[ErrorInfo | None]:
+    params = SamplingParams(seed=1, ignore_eos=True)
+    answers = []
+    for i in range(first, first + count):
+        outputs = engine.submit(
+            Submit(id=str(i), prompt=prompt(num_prompt, i), max_tokens=5, sampling=params)
+        )
+        answers.append(outputs[0].error if outputs else None)
+    return answers
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_what_does_not_fit_into_the_queue_is_turned_away_at_once(started: bool) -> None:
+    engine = queue_engine(max_queue=3)
+    assert submit_many(engine, 2) == [None] * 2
+    if started:
+        engine.step()
+    answers = submit_many(engine, 5, first=2)
+    assert answers[:3] == [None] * 3
+    refusal = answers[3]
+    assert refusal is not None
+    assert (refusal.status, refusal.type) == (429, "unavailable_error")
+    assert "--max-queue allows 3" in refusal.message
+    assert 1 <= refusal.retry_after <= 60
+    assert (answers[4] is not None, engine.stats().rejected) == (True, 2)
+    assert len(run(engine)) == 5
+    assert submit_many(engine, 1, first=9) == [None]
+
+
+def test_no_queue_at_all() -> None:
+    answers = submit_many(queue_engine(max_queue=0), 3)
+    assert [answer is None for answer in answers] == [True, True, False]
+
+
+def test_the_tokens_of_those_that_wait_are_bounded() -> None:
+    engine = queue_engine(max_queue_tokens=100)
+    answers = submit_many(engine, 2) + submit_many(engine, 4, num_prompt=45, first=2)
+    assert [answer is None for answer in answers] == [True, True, True, True, False, False]
+    assert answers[4] is not None
+    assert "has 45, --max-queue-tokens allows 100" in answers[4].message
+
+
+def test_a_long_prompt_may_wait_if_nobody_else_does() -> None:
+    engine = queue_engine(max_queue_tokens=100)
+    submit_many(engine, 2)
+    engine.step()
+    assert submit_many(engine, 1, num_prompt=900, first=2) == [None]
+
+
+def test_who_waits_too_long_is_turned_away() -> None:
+    clock = Clock()
+    engine = queue_engine(clock, queue_seconds=10.0, num_blocks=3, n_ctx=96, parallel=4)
+    params = SamplingParams(seed=1, ignore_eos=True)
+    for id in ("runs", "waits"):
+        engine.submit(Submit(id=id, prompt=prompt(60), sampling=params))
+    engine.step()
+    clock.now = 10.0
+    assert all(output.error is None for output in engine.step())
+    clock.now = 10.5
+    late = [output for output in engine.step() if output.id == "waits"]
+    assert late[0].error is not None
+    assert (late[0].error.status, late[0].finish_reason) == (429, "error")
+    assert "--queue-timeout" in late[0].error.message
+    assert engine.stats().rejected == 1
+    assert run(engine)["runs"][-1].finish_reason == "length"
+
+
+def test_a_preempted_request_does_not_count_as_waiting_in_the_queue() -> None:
+    clock = Clock(tick=0.5)
+    engine = queue_engine(clock, queue_seconds=10.0, num_blocks=5, n_ctx=160)
+    params = SamplingParams(seed=1, ignore_eos=True)
+    outputs = run(
+        engine,
+        [Submit(id=str(i), prompt=prompt(63, i), max_tokens=60, sampling=params) for i in range(2)],
+    )
+    assert engine.scheduler.preemptions > 0
+    assert [ones[-1].finish_reason for ones in outputs.values()] == ["length"] * 2
+
+
+# -- the time for a text --
+
+
+def test_the_time_for_a_text_ends_after_its_first_line() -> None:
+    newline = TABLES.text.index(b"f")
+    tables = TextTables([*TABLES.text], TABLES.special, TABLES.eog)
+    tables.text[newline] = b"\n"
+    clock = Clock()
+
+    class Slow(FakeExecutor):
+        def step(self, batch):  # type: ignore[no-untyped-def]
+            clock.now += 0.1
+            return super().step(batch)
+
+    def edit(logits: NDArray[np.float32], history: list[int]) -> None:
+        logits[:] = 0
+        logits[newline if len(history) == 31 else 0] = 100
+
+    for ms, count in ((1000, 31), (3550, 37), (0, 50)):
+        engine = Engine(Slow(edit), tables, limits(), clock)
+        submit = Submit(id="a", prompt=[1], max_tokens=50, sampling=GREEDY, max_predict_ms=ms)
+        outputs = run(engine, [submit])["a"]
+        assert len(tokens_of(outputs)) == count
+        assert (outputs[-1].finish_reason, outputs[-1].stop_type) == ("length", "limit")
+
+
+# -- context shift --
+
+
+def history_of(engine: Engine, n_keep: int, n_discard: int = 0, num_prompt: int = 40) -> list[list[int]]:
+    """The tokens that the model has seen before each one it chose."""
+    seen: list[list[int]] = []
+
+    def edit(logits: NDArray[np.float32], history: list[int]) -> None:
+        seen.append(history)
+
+    engine._executor._edit = edit  # type: ignore[attr-defined]
+    params = SamplingParams(seed=1, ignore_eos=True)
+    submit = Submit(
+        id="a", prompt=prompt(num_prompt), max_tokens=150, n_keep=n_keep, n_discard=n_discard, sampling=params
+    )
+    outputs = run(engine, [submit])["a"]
+    assert len(tokens_of(outputs)) == 150
+    assert outputs[-1].truncated
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("n_keep", "n_discard", "kept", "dropped"),
+    [(0, 0, 0, 48), (10, 0, 10, 43), (-1, 0, 40, 28), (5, 7, 5, 7), (1000, 0, 92, 2), (0, 1000, 0, 95)],
+)
+def test_context_shift_drops_what_is_behind_the_kept(
+    n_keep: int, n_discard: int, kept: int, dropped: int
+) -> None:
+    seen = history_of(build_engine(n_ctx=96, context_shift=True), n_keep, n_discard)
+    assert max(map(len, seen)) <= 96
+    full, after = next((before, after) for before, after in pairwise(seen) if len(after) != len(before) + 1)
+    whole = [*full, *after[-1:]]
+    assert len(whole) == 96
+    assert after == whole[:kept] + whole[kept + dropped :]
+
+
+def test_context_shift_in_a_crowd_gives_the_same_texts() -> None:
+    params = SamplingParams(seed=1, ignore_eos=True)
+    submits = [
+        Submit(id=str(i), prompt=prompt(30 * i + 1, i), max_tokens=200, n_keep=20 * i, sampling=params)
+        for i in range(4)
+    ]
+    alone = {}
+    for submit in submits:
+        alone |= run(build_engine(n_ctx=128, context_shift=True, chunk_tokens=9), [submit])
+    for num_blocks in (4, 7, 64):
+        engine = build_engine(n_ctx=128, context_shift=True, num_blocks=num_blocks)
+        outputs = run(engine, submits)
+        assert {id: tokens_of(ones) for id, ones in outputs.items()} == {
+            id: tokens_of(ones) for id, ones in alone.items()
+        }
+
+
+def test_without_context_shift_a_full_context_ends_the_text() -> None:
+    end = last(FakeExecutor(), Submit(id="a", prompt=prompt(40), max_tokens=150), n_ctx=48)
+    assert (end.finish_reason, end.truncated) == ("length", True)
+
+
+def test_a_text_without_a_limit_ends_even_when_the_context_shifts() -> None:
+    params = SamplingParams(ignore_eos=True)
+    submit = Submit(id="a", prompt=prompt(40), sampling=params)
+    outputs = run(build_engine(n_ctx=64, context_shift=True), [submit])["a"]
+    assert len(tokens_of(outputs)) == 64
+
+
+# -- what is told on the way --
+
+
+def test_progress_of_the_prompt_when_asked_for() -> None:
+    engine = build_engine(chunk_tokens=40)
+    run(engine, [Submit(id="before", prompt=prompt(100), max_tokens=1)])
+    outputs = run(engine, [Submit(id="a", prompt=prompt(100) + [1] * 50, max_tokens=2, progress=True)])["a"]
+    told = [output.progress for output in outputs if output.progress]
+    assert [(one.total, one.cache, one.processed) for one in told] == [(150, 96, 136), (150, 96, 150)]
+    assert len(tokens_of(outputs)) == 2
+
+
+def test_timings_with_every_token_when_asked_for() -> None:
+    outputs = run(build_engine(), [Submit(id="a", prompt=[1], max_tokens=3, timings_per_token=True)])["a"]
+    assert [output.timings.predicted_n for output in outputs if output.timings] == [1, 2, 3]

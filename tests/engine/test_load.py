@@ -39,10 +39,10 @@ def loaded(path: str, **changes: object) -> LoadedModel:
 
 def test_what_was_decided_is_told(toy: str) -> None:
     ready = loaded(toy, parallel=3).ready
-    assert (ready.n_ctx, ready.kv_tokens, ready.parallel, ready.threads) == (TRAIN_CTX, TRAIN_CTX, 3, 1)
+    assert (ready.n_ctx, ready.kv_tokens, ready.parallel, ready.threads) == (TRAIN_CTX, 3 * TRAIN_CTX, 3, 1)
     assert (ready.executor, ready.isa) == ("reference", "numpy")
     # 2 layers, keys and values of 2 heads of 16, 2 bytes each
-    assert ready.kv_bytes == TRAIN_CTX * 2 * 2 * 2 * 16 * 2
+    assert ready.kv_bytes == 3 * TRAIN_CTX * 2 * 2 * 2 * 16 * 2
     assert ready.weights_bytes > 0
     assert ready.load_ms > 0
 
@@ -56,7 +56,7 @@ def test_what_was_decided_is_told(toy: str) -> None:
     ],
 )
 def test_cache_types(toy: str, keys: str, values: str, head_bytes: int, notes: list[str]) -> None:
-    ready = loaded(toy, cache_type_k=keys, cache_type_v=values).ready
+    ready = loaded(toy, cache_type_k=keys, cache_type_v=values, parallel=1).ready
     assert ready.kv_bytes == TRAIN_CTX * 2 * 2 * head_bytes
     assert [note.split(":")[0] for note in ready.notes] == [f"--cache-type-{n}" for n in notes]
 
@@ -70,13 +70,26 @@ def test_it_generates_bytes_as_text(toy: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ctx_size", "n_ctx", "kv_tokens"),
-    [(None, 256, 256), (100, 100, 128), (256, 256, 256), (4096, 256, 4096)],
+    ("asked", "n_ctx", "kv_tokens"),
+    [
+        ({}, 256, 1024),
+        ({"ctx_size": 100}, 100, 128),
+        ({"ctx_size": 256}, 256, 256),
+        ({"ctx_size": 4096}, 256, 4096),
+        ({"ctx_size": 512, "kv_unified": False}, 256, 1024),  # padded to 256 each
+        ({"ctx_size": 1024, "kv_unified": False, "parallel": 2}, 256, 1024),
+        ({"kv_unified": False}, 64, 256),
+        ({"kv_unified": False, "parallel": 1}, 256, 256),
+        ({"ctx_per_request": 100}, 100, 416),
+        ({"ctx_per_request": 100, "ctx_size": 256}, 100, 256),
+    ],
 )
-def test_context(toy: str, ctx_size: int | None, n_ctx: int, kv_tokens: int) -> None:
-    model = loaded(toy, ctx_size=ctx_size)
+def test_context(toy: str, asked: dict[str, int], n_ctx: int, kv_tokens: int) -> None:
+    model = loaded(toy, **asked)
     assert (model.ready.n_ctx, model.ready.kv_tokens) == (n_ctx, kv_tokens)
-    assert any("the context of the model" in note for note in model.ready.notes) == (ctx_size == 4096)
+    assert any("the context of the model" in note for note in model.ready.notes) == (
+        asked.get("ctx_size", 0) >= 1024
+    )
     (refusal,) = model.engine.submit(Submit(id="a", prompt=[3] * n_ctx))
     assert refusal.error is not None
     assert refusal.error.extra == {"n_prompt_tokens": n_ctx, "n_ctx": n_ctx}

@@ -30,6 +30,28 @@ def test_a_model_that_fits_keeps_its_context() -> None:
     assert made.headroom == 16 * GIB - made.total
 
 
+@pytest.mark.parametrize(
+    ("gib", "contexts", "pool"),
+    [
+        (16, 1, 32768),
+        (64, 4, 4 * 32768),  # there is room for all
+        (16, 4, 32768 + 28160),  # half of what is left
+        (8, 4, 0),  # it had to shrink
+    ],
+)
+def test_what_is_left_may_go_into_more_contexts(gib: float, contexts: int, pool: int) -> None:
+    made = plan(MISTRAL, limit(gib), contexts=contexts)
+    assert made.pool == (pool or made.ctx_size)
+    assert made.kv_cache == made.pool * 128 * 1024
+    assert made.headroom is not None
+    assert made.headroom >= made.margin
+    assert f"({made.pool} tokens)" in made.describe()[0]
+
+
+def test_a_set_context_is_the_whole_pool() -> None:
+    assert plan(MISTRAL, limit(64), ctx_size=4096, contexts=4).pool == 4096
+
+
 def test_an_unset_context_shrinks() -> None:
     made = plan(MISTRAL, limit(8))
     assert made.shrunk_from == 32768

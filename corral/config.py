@@ -41,6 +41,8 @@ class ModelConfig:
     """Weights are packed into memory in any case. What is left is the table of embeddings, of which a step
     reads a few rows: it stays in the mapped file (mmap, mmap+mlock) or is copied (none, mlock); auto copies
     it only if the file is on a network."""
+    pack_cache: str | None = None
+    """A folder where packed weights are kept for the next start. None: they are packed at every start."""
     kv_overrides: dict[str, MetadataValue] = field(default_factory=dict)
     """Metadata values that replace the file's, by whole key."""
     rope: dict[str, float | str] = field(default_factory=dict)

@@ -503,6 +503,9 @@ DRAFT = (
 )
 
 OWN = (
+    works("--pack-cache", "=CORRAL_PACK_CACHE", FOLDER, None, "model.pack_cache",
+          "folder where packed weights are kept: later starts map them, and processes share the memory. It "
+          "takes about the size of each model, and may be deleted at any time"),
     works("--isa", "=CORRAL_ISA",
           choice("auto", "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "neon", "neondot", "neoni8mm",
                  metavar="NAME"),

@@ -18,10 +18,10 @@ using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using IntTable = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using PackedBytes = nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>, nb::c_contig>;
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>, nb::c_contig>;
 
-// The bytes that rows x cols of a type take in the file, checked against what was handed over.
-void expect_bytes(int type, int rows, int cols, const Bytes& data) {
+const FormatKernels& expect_shape(int type, int rows, int cols) {
     const KernelTable& table = *available_isas().front();
     for (int i = 0; i < table.format_count; i++) {
         const FormatKernels& f = table.formats[i];
@@ -29,11 +29,16 @@ void expect_bytes(int type, int rows, int cols, const Bytes& data) {
         if (rows <= 0 || cols <= 0 || cols % f.block_weights)
             throw std::invalid_argument("a matrix of " + std::to_string(rows) + " x " + std::to_string(cols) +
                                         " in blocks of " + std::to_string(f.block_weights));
-        if (data.size() != size_t(rows) * size_t(cols / f.block_weights) * size_t(f.block_bytes))
-            throw std::invalid_argument("matrix data of " + std::to_string(data.size()) + " bytes don't fit its shape");
-        return;
+        return f;
     }
     throw std::invalid_argument("no kernel for tensor type " + std::to_string(type));
+}
+
+// The bytes that rows x cols of a type take in the file, checked against what was handed over.
+void expect_bytes(int type, int rows, int cols, const Bytes& data) {
+    const FormatKernels& f = expect_shape(type, rows, cols);
+    if (data.size() != size_t(rows) * size_t(cols / f.block_weights) * size_t(f.block_bytes))
+        throw std::invalid_argument("matrix data of " + std::to_string(data.size()) + " bytes don't fit its shape");
 }
 
 Rows rows_named(const std::string& name) {
@@ -134,11 +139,27 @@ NB_MODULE(_native, m) {
 
     nb::class_<Program>(m, "Program")
         .def(nb::init<const std::string&, int>(), "isa"_a, "threads"_a)
-        .def("add_matrix", [](Program& p, int type, int rows, int cols, Bytes data) {
-            expect_bytes(type, rows, cols, data);
+        .def("add_matrix", [](Program& p, int type, int rows, int cols) {
+            expect_shape(type, rows, cols);
+            return p.add_matrix(type, rows, cols);
+        }, "type"_a, "rows"_a, "cols"_a, "A weight matrix; its rows come later.")
+        .def("allocate_weights", &Program::allocate_weights, "Memory for all matrices, to be packed into.")
+        .def("use_weights", [](Program& p, Bytes packed) {
+            if (packed.size() != p.packed_bytes())
+                throw std::invalid_argument("packed weights of " + std::to_string(packed.size()) + " bytes, expected " +
+                                            std::to_string(p.packed_bytes()));
+            p.use_weights(packed.data());
+        }, "packed"_a, nb::keep_alive<1, 2>(), "Weights that were packed before, instead of allocating and packing them.")
+        .def("pack_rows", [](Program& p, int matrix, int first, int count, Bytes data) {
+            if (count < 0 || data.size() != p.file_bytes(matrix, count))
+                throw std::invalid_argument("matrix data of " + std::to_string(data.size()) + " bytes are not " +
+                                            std::to_string(count) + " rows");
             nb::gil_scoped_release release;
-            return p.add_matrix(type, rows, cols, data.data());
-        }, "type"_a, "rows"_a, "cols"_a, "data"_a, "Pack a weight matrix; the data may go afterwards.")
+            p.pack_rows(matrix, first, count, data.data());
+        }, "matrix"_a, "first"_a, "count"_a, "data"_a, "Pack rows of a matrix, whole groups of 16; the data may go afterwards.")
+        .def("packed_weights", [](Program& p) {
+            return PackedBytes(p.packed_weights(), {p.packed_bytes()}, nb::find(&p));
+        }, "All matrices as they are packed.")
         .def("add_table", [](Program& p, int type, int rows, int cols, Bytes data, const std::string& by) {
             expect_bytes(type, rows, cols, data);
             return p.add_table(type, rows, cols, data.data(), index_named(by));

@@ -13,7 +13,7 @@ namespace corral {
 
 namespace {
 
-constexpr size_t kHugePage = size_t{2} << 20;
+[[maybe_unused]] constexpr size_t kHugePage = size_t{2} << 20;
 constexpr int kRowsAtATime = 8;
 constexpr int kPackedAtATime = 4;                 // groups of rows
 constexpr size_t kTokensBytes = size_t{1} << 20;  // of activations that stay in L2 while weights stream past
@@ -24,11 +24,21 @@ int chunks(int cols) { return (cols + kChunk - 1) / kChunk; }
 
 int pieces(int total, int size) { return (total + size - 1) / size; }
 
+size_t whole_pages(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
+
 }  // namespace
 
+#if defined(__SANITIZE_ADDRESS__)
+// From the heap and to the byte: what reads or writes beyond it is caught.
+Memory::Memory(size_t bytes) : data_(bytes ? operator new(bytes, std::align_val_t(64)) : nullptr), bytes_(bytes) {
+    if (bytes) memset(data_, 0, bytes);
+}
+
+Memory::~Memory() { operator delete(data_, std::align_val_t(64)); }
+#else
 Memory::Memory(size_t bytes) {
     if (!bytes) return;
-    bytes_ = (bytes + 4095) / 4096 * 4096;
+    bytes_ = whole_pages(bytes);
     data_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (data_ == MAP_FAILED) {
         data_ = nullptr;
@@ -42,6 +52,7 @@ Memory::Memory(size_t bytes) {
 Memory::~Memory() {
     if (data_) munmap(data_, bytes_);
 }
+#endif
 
 Memory::Memory(Memory&& other) noexcept : data_(other.data_), bytes_(other.bytes_) { other.data_ = nullptr; }
 
@@ -95,19 +106,57 @@ const FormatKernels* Program::format(int type) const {
     throw std::invalid_argument("no kernel for tensor type " + std::to_string(type));
 }
 
-int Program::add_matrix(int type, int rows, int cols, const uint8_t* data) {
+int Program::add_matrix(int type, int rows, int cols) {
+    if (weights_) throw std::logic_error("a matrix after the memory for all of them");
     const FormatKernels* f = format(type);
-    const size_t row_bytes = index(cols / f->block_weights * f->block_bytes);
-    const int groups = (rows + kGroup - 1) / kGroup;
     size_t group_bytes = 0;
     for (int k = 0; k < cols; k += kChunk) group_bytes += f->chunk_bytes(std::min(kChunk, cols - k));
-    Matrix matrix{{rows, cols, group_bytes, nullptr}, f, Memory(group_bytes * index(groups))};
-    matrix.packed.data = matrix.memory.as<uint8_t>();
-    packed_bytes_ += matrix.memory.size();
+    matrices_.push_back({{rows, cols, group_bytes, nullptr}, f, packed_bytes_});
+    packed_bytes_ += whole_pages(group_bytes * index(pieces(rows, kGroup)));
+    return static_cast<int>(matrices_.size()) - 1;
+}
 
+void Program::allocate_weights() {
+    weights_memory_ = Memory(packed_bytes_);
+    place_weights(weights_memory_.as<uint8_t>());
+}
+
+void Program::use_weights(const uint8_t* data) {
+    place_weights(data);
+    weights_memory_ = Memory();
+}
+
+void Program::place_weights(const uint8_t* data) {
+    weights_ = data;
+    for (Matrix& m : matrices_) m.packed.data = data + m.offset;
+}
+
+const Program::Matrix& Program::matrix(int id) const {
+    if (id < 0 || index(id) >= matrices_.size()) throw std::invalid_argument("no matrix " + std::to_string(id));
+    return matrices_[index(id)];
+}
+
+size_t Program::file_bytes(int id, int rows) const {
+    const Matrix& m = matrix(id);
+    return index(rows) * index(m.packed.cols / m.format->block_weights) * index(m.format->block_bytes);
+}
+
+void Program::pack_rows(int id, int first_row, int count, const uint8_t* data) {
+    const Matrix& m = matrix(id);
+    const FormatKernels* f = m.format;
+    const int cols = m.packed.cols;
+    const bool last_rows = first_row + count == m.packed.rows;
+    if (first_row < 0 || count < 0 || count > m.packed.rows - first_row || first_row % kGroup ||
+        (count % kGroup && !last_rows))
+        throw std::invalid_argument("rows " + std::to_string(first_row) + " and " + std::to_string(count) +
+                                    " more: expected whole groups of 16");
+    if (!weights_memory_.size()) throw std::logic_error("no memory to pack into");
+    const size_t row_bytes = file_bytes(id, 1);
+    const int groups = pieces(count, kGroup);
+    uint8_t* packed = weights_memory_.as<uint8_t>() + m.offset + index(first_row / kGroup) * m.packed.group_bytes;
     team_.run({pieces(groups, kPackedAtATime)}, [&](int, int piece, int) {
         const int first = piece * kPackedAtATime, last = std::min(first + kPackedAtATime, groups);
-        uint8_t* out = matrix.memory.as<uint8_t>() + index(first) * group_bytes;
+        uint8_t* out = packed + index(first) * m.packed.group_bytes;
         for (int g = first; g < last; g++)
             for (int k = 0; k < cols; k += kChunk) {
                 const uint8_t* file_rows[kGroup];
@@ -115,14 +164,12 @@ int Program::add_matrix(int type, int rows, int cols, const uint8_t* data) {
                 for (int r = 0; r < kGroup; r++) {
                     const int row = g * kGroup + r;
                     const size_t at = index(row) * row_bytes + index(k / f->block_weights * f->block_bytes);
-                    file_rows[r] = row < rows ? data + at : nullptr;
+                    file_rows[r] = row < count ? data + at : nullptr;
                 }
                 f->pack(file_rows, width, out);
                 out += f->chunk_bytes(width);
             }
     });
-    matrices_.push_back(std::move(matrix));
-    return static_cast<int>(matrices_.size()) - 1;
 }
 
 int Program::add_table(int type, int rows, int cols, const uint8_t* data, IndexedBy by) {
@@ -168,6 +215,7 @@ void Program::add_row_op(Rows rows, RowOp op) {
 void Program::add_stage(Stage stage) { stages_.push_back(std::move(stage)); }
 
 void Program::finish(int logits, int tokens, int logit_rows) {
+    if (!matrices_.empty() && !weights_) throw std::logic_error("no memory for the weights");
     logits_ = logits, most_tokens_ = tokens, most_logits_ = logit_rows;
     std::vector<size_t> slot_bytes, act_bytes;
     auto need = [](std::vector<size_t>& sizes, int slot, size_t bytes) {

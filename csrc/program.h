@@ -127,8 +127,14 @@ class Program {
     // isa: a name from available_isas(). Throws std::invalid_argument for others.
     Program(const std::string& isa, int threads);
 
-    // Weights: the rows of `data` are in the file's layout of ggml type `type`.
-    int add_matrix(int type, int rows, int cols, const uint8_t* data);  // packs a copy, with all threads
+    // Weights that are multiplied with: the shapes of all of them, then memory for them all, then their rows.
+    int add_matrix(int type, int rows, int cols);
+    void allocate_weights();                // to be packed into, or ...
+    void use_weights(const uint8_t* data);  // ... packed_bytes() that were packed before; they must stay where they are
+    // Rows [first, first + count) of a matrix from the file's layout, with all threads. `first` is a multiple of 16, and so is
+    // `count` unless they are the last.
+    void pack_rows(int matrix, int first, int count, const uint8_t* data);
+
     // keeps the pointer, dequantizes rows as needed
     int add_table(int type, int rows, int cols, const uint8_t* data, IndexedBy by);
     int add_vector(const float* data, int size);  // copies
@@ -154,6 +160,8 @@ class Program {
     }
     int vocab_size() const { return buffers_[static_cast<size_t>(logits_)].cols; }
     size_t packed_bytes() const { return packed_bytes_; }
+    const uint8_t* packed_weights() const { return weights_; }
+    size_t file_bytes(int matrix, int rows) const;  // that so many rows take
     size_t buffer_bytes() const;
     size_t kv_bytes() const { return kv_.size(); }
     size_t kv_block_bytes() const { return kv_block_; }
@@ -167,7 +175,7 @@ class Program {
     struct Matrix {
         PackedMatrix packed;
         const FormatKernels* format;
-        Memory memory;
+        size_t offset;  // of its packed rows in the weights
     };
     struct Table {
         const FormatKernels* format;
@@ -203,6 +211,8 @@ class Program {
     void run_attention(const AttentionStage& stage, const Batch& batch, int piece, void* scratch);
     const std::vector<AttentionItem>& attention_items(const AttentionStage& stage, const Batch& batch);
     int groups(int matrix) const;
+    const Matrix& matrix(int id) const;
+    void place_weights(const uint8_t* data);
     CachePart keys(const KvLayer& layer, int block) const {
         return {layer.key_type, kv_.as<uint8_t>() + static_cast<size_t>(block) * kv_block_ + layer.keys};
     }
@@ -222,6 +232,8 @@ class Program {
     std::vector<Memory> slots_, act_slots_, scratch_;
     Memory kv_;            // block after block, each with all layers: what is used lies together
     size_t kv_block_ = 0;  // bytes of a block
+    Memory weights_memory_;
+    const uint8_t* weights_ = nullptr;  // packed, matrix after matrix
     size_t packed_bytes_ = 0;
     int logits_ = -1, most_tokens_ = 0, most_logits_ = 0, blocks_ = 0;
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from corral.gguf.reader import GGUFFile
 from corral.models import trace_program
 from corral.program.batch import BLOCK_TOKENS, Batch, Executor
 from corral.program.kv_cache import CacheType, CacheTypes, kv_bytes_per_block
+from corral.program.pack_cache import PackCache
 from corral.program.program import Embed, Linear, Program
 from corral.system import budget, cpu, filesystem
 from corral.tokenizer.vocabulary import Vocabulary
@@ -73,7 +75,9 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     def progress_of_weights(share: float) -> None:
         progress(share, f"loading {model.path}")
 
-    executor = _open_executor(program, file, config, threads.threads, cache_types, progress_of_weights)
+    cache = PackCache(Path(model.pack_cache), file.paths, threads.threads) if model.pack_cache else None
+    executor = _open_executor(program, file, config, threads.threads, cache_types, cache, progress_of_weights)
+    notes += cache.notes if cache else []
     text = _text_tables(file, executor.vocab_size)
     if config.warmup:
         progress(1.0, "warming up")
@@ -137,6 +141,7 @@ def _open_executor(
     config: EngineConfig,
     threads: int,
     cache_types: CacheTypes,
+    pack_cache: PackCache | None,
     progress: Callable[[float], None],
 ) -> ModelExecutor:
     # imported here: each is of no use to the other, and only one needs the compiled extension
@@ -154,6 +159,7 @@ def _open_executor(
         max_tokens=_step_tokens(config),
         max_logits=config.parallel,
         cache_types=cache_types,
+        pack_cache=pack_cache,
         progress=progress,
     )
 

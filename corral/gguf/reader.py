@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import re
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ READ_BYTES = 4 << 20
 """A read that is large for any network file system."""
 
 _SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+MADV_POPULATE_READ = 22
+"""linux/mman.h; Linux 5.14 and newer."""
 _ARCHITECTURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -147,13 +150,40 @@ class GGUFFile:
             while left > 0 and (count := file.readinto(buffer[:left])):
                 left -= count
 
-    def drop_pages(self, name: str) -> None:
-        """Give the memory of tensor `name` back; touching it again reads it from the file again."""
+    def load_pages(self, name: str, start: int, stop: int) -> None:
+        """Map bytes [start, stop) of tensor `name`, with what follows on its way: one call instead of a page
+        fault for each few pages.
+
+        Raises ModelFileError if they can't be read, as when the file became shorter.
+        """
         if name in self._held:
             return
         tensor = self.tensors[name]
-        start = tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
-        self._sources[tensor.shard].madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.nbytes - start)
+        source = self._sources[tensor.shard]
+        first = (tensor.offset + start) // mmap.PAGESIZE * mmap.PAGESIZE
+        end = tensor.offset + stop
+        with contextlib.suppress(OSError):
+            ahead = end // mmap.PAGESIZE * mmap.PAGESIZE
+            source.madvise(mmap.MADV_WILLNEED, ahead, min(stop - start, len(source) - ahead))
+        try:
+            source.madvise(MADV_POPULATE_READ, first, end - first)
+        except OSError as error:
+            if error.errno in (errno.EFAULT, errno.EIO):
+                raise ModelFileError(
+                    self.paths[tensor.shard], f"data of {name}", "unreadable", "all bytes of the file"
+                ) from None
+            # an old kernel: pages come one by one
+
+    def drop_pages(self, name: str, start: int = 0, stop: int | None = None) -> None:
+        """Give the memory of bytes [start, stop) of tensor `name` back; touching it again reads it from the
+        file again."""
+        if name in self._held:
+            return
+        tensor = self.tensors[name]
+        first = (tensor.offset + start) // mmap.PAGESIZE * mmap.PAGESIZE
+        end = tensor.offset + (tensor.nbytes if stop is None else stop)
+        if end > first:
+            self._sources[tensor.shard].madvise(mmap.MADV_DONTNEED, first, end - first)
 
     def close(self) -> None:
         """Unmap the file, or let it go with the last view of its data. Metadata once read stays usable."""

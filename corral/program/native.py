@@ -21,8 +21,14 @@ from corral.program import program as p
 from corral.program.batch import BLOCK_TOKENS, Batch
 from corral.program.fuse import fuse
 from corral.program.kv_cache import CacheTypes, kv_bytes_per_block
+from corral.program.pack_cache import PackCache, digest
 
 Progress = Callable[[float], None]
+
+ROW_GROUP = 16
+"""Rows that are packed together."""
+PACKED_AT_ONCE = 16 << 20
+"""Bytes of the file that are in memory while weights are packed."""
 
 
 def formats() -> dict[GGMLType, bool]:
@@ -42,6 +48,17 @@ def formats() -> dict[GGMLType, bool]:
 def isas() -> list[str]:
     """Names of the ISA variants this CPU can run, best first."""
     return list(_native.isas())
+
+
+def packed_pattern(kind: GGMLType, isa: str) -> bytes:
+    """What a variant packs two blocks and a rest of a format to: it tells layouts apart."""
+    rows, cols = ROW_GROUP + 1, max(2 * kind.block_size, 288)
+    native = _native.Program(isa, 1)
+    matrix = native.add_matrix(int(kind), rows, cols)
+    native.allocate_weights()
+    size = rows * cols // kind.block_size * kind.block_bytes
+    native.pack_rows(matrix, 0, rows, (np.arange(size, dtype=np.uint32) * 2654435761 >> 13).astype(np.uint8))
+    return native.packed_weights().tobytes()
 
 
 class Slots:
@@ -86,6 +103,7 @@ class NativeExecutor:
         max_tokens: int = 512,
         max_logits: int = 64,
         cache_types: CacheTypes = CacheTypes(),  # noqa: B008  (immutable)
+        pack_cache: PackCache | None = None,
         progress: Progress | None = None,
     ) -> None:
         """max_tokens, max_logits: the most T and S of a step.
@@ -103,7 +121,7 @@ class NativeExecutor:
         self._check_kernels()
         self._matrices: dict[int, int] = {}
         self._vectors: dict[int, int] = {}
-        self._load(progress or (lambda share: None))
+        self._load(progress or (lambda share: None), pack_cache)
         self._emit()
         self.native.finish(self._ids[program.logits], max_tokens, max_logits)
         self.weights_bytes: int = self.native.packed_bytes
@@ -149,17 +167,53 @@ class NativeExecutor:
                     self.file.path, f"type of {weight.name}", weight.type.name, f"one of {known}"
                 )
 
-    def _load(self, progress: Progress) -> None:
+    def _load(self, progress: Progress, cache: PackCache | None) -> None:
+        """Pack the weights, or map what an earlier start packed."""
         sizes = self._matrix_ids()
+        for w in sizes:
+            weight = self.program.weights[w]
+            self._matrices[w] = self.native.add_matrix(int(weight.type), *weight.shape)
+        if cache is None:
+            self._pack(sizes, progress)
+            return
+        layout = self._layout(sizes)
+        packed = cache.find(layout, self.native.packed_bytes)
+        if packed is None:
+            self._pack(sizes, lambda share: progress(share / 2))
+            if not cache.keep(layout, self.native.packed_weights(), lambda share: progress((1 + share) / 2)):
+                return
+            # as later starts do: other processes then share this memory
+            packed = cache.find(layout, self.native.packed_bytes)
+        if packed is not None:
+            self.native.use_weights(packed)
+        progress(1.0)
+
+    def _pack(self, sizes: dict[int, int], progress: Progress) -> None:
+        """A piece of a tensor at a time: of the file no more than that stays in memory."""
+        self.native.allocate_weights()
         total, done = sum(sizes.values()), 0
         for w, size in sizes.items():
             weight = self.program.weights[w]
-            rows, cols = weight.shape
-            self.file.read_ahead(weight.name)
-            self._matrices[w] = self.native.add_matrix(int(weight.type), rows, cols, weight.data(self.file))
-            self.file.drop_pages(weight.name)  # packed: the file's copy need not stay in memory
-            done += size
-            progress(done / total)
+            name, rows, row_bytes = weight.name, weight.shape[0], size // weight.shape[0]
+            self.file.read_ahead(name)
+            data, before = weight.data(self.file), weight.first * row_bytes
+            step = max(1, PACKED_AT_ONCE // row_bytes // ROW_GROUP) * ROW_GROUP
+            for first in range(0, rows, step):
+                start, stop = first * row_bytes, min(first + step, rows) * row_bytes
+                self.file.load_pages(name, before + start, before + stop)
+                self.native.pack_rows(self._matrices[w], first, (stop - start) // row_bytes, data[start:stop])
+                self.file.drop_pages(name, before + start, before + stop)
+                done += stop - start
+                progress(done / total)
+
+    def _layout(self, sizes: dict[int, int]) -> bytes:
+        """A digest of what is packed, in which order, and how: of what each format makes of a pattern."""
+        weights = [self.program.weights[w] for w in sizes]
+        kinds = sorted({weight.type for weight in weights})
+        return digest(
+            *(f"{weight.name} {weight.type} {weight.first} {weight.shape}".encode() for weight in weights),
+            *(packed_pattern(kind, self.isa) for kind in kinds),
+        )
 
     def _vector(self, w: int) -> int:
         if w not in self._vectors:

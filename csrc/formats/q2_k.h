@@ -14,7 +14,8 @@ struct Q2_K {
     static size_t chunk_bytes(int) { return 1024 + 256 + 64; }
 
     static void bytes(const uint8_t* pairs, uint8_t* q) {
-        for (int j = 0; j < 256; j++) q[j] = pairs[j / 128 * 32 + j % 32] >> (j % 128 / 32 * 2) & 3;
+        for (int i = 0; i < 8; i++)
+            for (int j = 0; j < 32; j++) q[32 * i + j] = pairs[i / 4 * 32 + j] >> (i % 4 * 2) & 3;
     }
 
     static void dequantize(const uint8_t* block, float* out) {

@@ -15,7 +15,8 @@ struct Q3_K {
 
     static void bytes(const uint8_t* block, uint8_t* q) {
         Q2_K::bytes(block + 32, q);
-        for (int j = 0; j < 256; j++) q[j] |= static_cast<uint8_t>((block[j % 32] >> (j / 32) & 1) << 2);
+        for (int i = 0; i < 8; i++)
+            for (int j = 0; j < 32; j++) q[32 * i + j] |= static_cast<uint8_t>((block[j] >> i & 1) << 2);
     }
 
     // Low four bits in the nibbles of the first eight bytes, the other two in the pairs of the last four.

@@ -56,10 +56,11 @@ struct Q4_K {
     static size_t chunk_bytes(int) { return 2048 + 256 + 64; }
 
     static void bytes(const uint8_t* nibbles, uint8_t* q) {
-        for (int j = 0; j < 256; j++) {
-            uint8_t byte = nibbles[j / 64 * 32 + j % 32];
-            q[j] = j % 64 < 32 ? byte & 15 : byte >> 4;
-        }
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < 32; j++) {
+                q[64 * i + j] = nibbles[32 * i + j] & 15;
+                q[64 * i + 32 + j] = nibbles[32 * i + j] >> 4;
+            }
     }
 
     static void dequantize(const uint8_t* block, float* out) {

@@ -15,7 +15,8 @@ struct Q5_K {
 
     static void bytes(const uint8_t* block, uint8_t* q) {
         Q4_K::bytes(block + 48, q);
-        for (int j = 0; j < 256; j++) q[j] |= static_cast<uint8_t>((block[16 + j % 32] >> (j / 32) & 1) << 4);
+        for (int i = 0; i < 8; i++)
+            for (int j = 0; j < 32; j++) q[32 * i + j] |= static_cast<uint8_t>((block[16 + j] >> i & 1) << 4);
     }
 
     static void dequantize(const uint8_t* block, float* out) {

@@ -256,6 +256,12 @@ def emulated(emulator: str, there: Path, cases_file: Path) -> dict[str, Results]
     return {cpu: results([emulator, "-cpu", cpu, there], cases_file) for cpu in CPUS}
 
 
+@pytest.mark.parametrize("label", [case.label for case in CASES])
+def test_same_bits_here(expected: Results, label: str) -> None:
+    """The variants of this machine, called directly: with the sanitizers, each array ends where it should."""
+    assert len({found[label] for found in expected.values()}) == 1
+
+
 def test_a_cpu_gets_the_variants_it_can_run(emulated: dict[str, Results]) -> None:
     assert {cpu: list(found) for cpu, found in emulated.items()} == CPUS
 

@@ -152,6 +152,22 @@ class ServerConfig:
     chat_template: str | None = None
     """Jinja text or the name of a common template, instead of the model's own."""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    jinja: bool = True
+    """Without, requests may not have tools."""
+    reasoning_format: Literal["none", "deepseek", "deepseek-legacy", "auto"] = "auto"
+    """Where reasoning goes: into the content, into `reasoning_content`, or into both."""
+    reasoning: Literal["on", "off", "auto"] = "auto"
+    """Whether the model is told to reason; auto: as its template has it."""
+    reasoning_effort: str = "default"
+    """A variable of the template; "default": not set."""
+    reasoning_budget: int = -1
+    """Most tokens of reasoning; -1: any."""
+    reasoning_budget_message: str | None = None
+    """Said when the budget is used up."""
+    reasoning_preserve: bool = True
+    """The template gets the reasoning of earlier replies."""
+    skip_chat_parsing: bool = False
+    """Replies are content as they are, reasoning and calls included."""
     prefill_assistant: bool = True
     """A conversation that ends with the assistant's words is gone on with in the middle of them."""
     sampling: SamplingParams = SamplingParams()  # noqa: RUF009  (frozen)

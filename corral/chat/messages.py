@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from corral.chat.capabilities import Capabilities
+from corral.chat.tool_formats.format import ToolFormat
 from corral.errors import RequestError
 
-ROLES = {"developer": "system"}
+ROLES = {"developer": "system", "function": "tool"}
 """Names for a role that a template knows under another."""
 
+Message = dict[str, Any]
 
-def normalise(messages: Sequence[Any], capabilities: Capabilities) -> list[dict[str, Any]]:
+
+def normalise(
+    messages: Sequence[Any], capabilities: Capabilities, format: ToolFormat, instructions: str = ""
+) -> list[Message]:
     """Checks the messages and says them the way the template understands.
 
-    `developer` becomes `system`; null content becomes ""; the text parts of a content are joined; a system
-    text goes into the first user message of a template that has no place for it. Raises RequestError.
+    `format` writes calls for a template that can't; `instructions` go in front of the system message. Raises
+    RequestError.
     """
     if not messages:
         raise RequestError("Field 'messages': expected at least one message, got an empty array")
     said = [_message(m, f"messages[{i}]") for i, m in enumerate(messages)]
     if len(said) > 1 and said[-1]["role"] == said[-2]["role"] == "assistant":
         raise RequestError("Cannot have 2 or more assistant messages at the end of the list.")
+    if instructions:
+        said.insert(0, {"role": "system", "content": instructions})
+    if capabilities.calls:
+        said = _say_calls(said, capabilities)
+    else:
+        said = _write_calls(said, capabilities, format)
     if not capabilities.system:
         said = _fold_system(said)
+    elif not capabilities.late_system or instructions:
+        said = _one_system(said, capabilities.late_system)
+    if capabilities.alternation:
+        said = _merge_users(said)
     if capabilities.typed_content:
-        said = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in said]
+        said = [{**m, "content": _typed(m["content"])} for m in said]
     return said
 
 
-def _message(message: Any, where: str) -> dict[str, Any]:
+def _message(message: Any, where: str) -> Message:
     if not isinstance(message, dict):
         raise RequestError(f"Field '{where}': expected an object, got {_kind(message)}")
     role = message.get("role")
@@ -38,9 +56,127 @@ def _message(message: Any, where: str) -> dict[str, Any]:
         raise RequestError(f"Field '{where}.role': expected a string, got {_kind(role)}")
     if "content" not in message and role != "assistant":
         raise RequestError(f"Field '{where}.content': missing; every message but an assistant's needs it")
-    if role != "assistant" or not message.get("tool_calls"):
-        message = {k: v for k, v in message.items() if k != "tool_calls"}
-    return {**message, "role": ROLES.get(role, role), "content": _text(message.get("content"), where)}
+    said = {**message, "role": ROLES.get(role, role), "content": _text(message.get("content"), where)}
+    calls = said.pop("tool_calls", None)
+    if role == "assistant" and calls:
+        said["tool_calls"] = _calls(calls, f"{where}.tool_calls")
+    for name in ("reasoning_content", "tool_call_id", "name"):
+        if name in said and not isinstance(said[name], str):
+            if said[name] is not None:
+                raise RequestError(
+                    f"Field '{where}.{name}': expected a string or null, got {_kind(said[name])}"
+                )
+            del said[name]
+    return said
+
+
+def _calls(calls: Any, where: str) -> list[Message]:
+    """Calls of an earlier reply, their arguments as an object where they are one."""
+    if not isinstance(calls, list):
+        raise RequestError(f"Field '{where}': expected an array, got {_kind(calls)}")
+    said = []
+    for i, call in enumerate(calls):
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            raise RequestError(f"Field '{where}[{i}].function': expected an object, got {_kind(function)}")
+        name, arguments = function.get("name"), function.get("arguments")
+        if not isinstance(name, str) or not name:
+            raise RequestError(f"Field '{where}[{i}].function.name': expected a string, got {_kind(name)}")
+        if arguments is not None and not isinstance(arguments, (str, dict)):
+            raise RequestError(
+                f"Field '{where}[{i}].function.arguments': expected a string, got {_kind(arguments)}"
+            )
+        id = call.get("id")
+        if id is not None and not isinstance(id, str):
+            raise RequestError(f"Field '{where}[{i}].id': expected a string, got {_kind(id)}")
+        said.append(
+            {
+                **call,
+                "type": "function",
+                "id": id or f"call{i:05}",
+                "function": {**function, "name": name, "arguments": _object(arguments)},
+            }
+        )
+    return said
+
+
+def _object(arguments: str | dict[str, Any] | None) -> str | dict[str, Any]:
+    if not isinstance(arguments, str):
+        return arguments or {}
+    try:
+        value = json.loads(arguments or "{}")
+    except (ValueError, RecursionError):
+        return arguments
+    return value if isinstance(value, dict) else arguments
+
+
+def _argument_text(arguments: str | dict[str, Any]) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def _say_calls(messages: list[Message], capabilities: Capabilities) -> list[Message]:
+    """Calls and results as messages of their own, in the details that templates differ in."""
+    names = {c["id"]: c["function"]["name"] for m in messages for c in m.get("tool_calls", ())}
+    said: list[Message] = []
+    for i, message in enumerate(messages):
+        if message["role"] == "tool":
+            id = message.get("tool_call_id", "")
+            said.append({**message, "tool_call_id": _id(id, capabilities), "name": names.get(id, "")})
+            if not said[-1]["name"]:
+                said[-1]["name"] = message.get("name") or "unknown"
+            continue
+        if "tool_calls" not in message:
+            said.append(message)
+            continue
+        calls = [_say_call(c, capabilities) for c in message["tool_calls"]]
+        content = message["content"] or (None if capabilities.null_content else "")
+        if not capabilities.single_calls or len(calls) == 1:
+            said.append({**message, "content": content, "tool_calls": calls})
+            continue
+        # a reply for each call, its result behind it
+        results = {
+            _id(m.get("tool_call_id", ""), capabilities): m
+            for m in messages[i + 1 : i + 1 + len(calls)]
+            if m["role"] == "tool"
+        }
+        for n, call in enumerate(calls):
+            said.append({**message, "content": "" if n else content, "tool_calls": [call]})
+            if n + 1 < len(calls) and call["id"] in results:
+                result = results[call["id"]]
+                said.append({**result, "tool_call_id": call["id"], "name": call["function"]["name"]})
+                result["content"] = None  # said
+    return [m for m in said if m["content"] is not None or m["role"] != "tool"]
+
+
+def _say_call(call: Message, capabilities: Capabilities) -> Message:
+    function = call["function"]
+    if capabilities.string_arguments:
+        function = {**function, "arguments": _argument_text(function["arguments"])}
+    return {**call, "id": _id(call["id"], capabilities), "function": function}
+
+
+def _id(id: str, capabilities: Capabilities) -> str:
+    """An id that a strict template takes: nine letters and digits, the same for the same id."""
+    if not capabilities.short_ids or (len(id) == 9 and id.isalnum() and id.isascii()):
+        return id
+    return hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:9]
+
+
+def _write_calls(messages: list[Message], capabilities: Capabilities, format: ToolFormat) -> list[Message]:
+    """Calls as the text they were written in, and their results in the user's name if need be."""
+    names = {c["id"]: c["function"]["name"] for m in messages for c in m.get("tool_calls", ())}
+    said: list[Message] = []
+    for message in messages:
+        if "tool_calls" in message:
+            calls = [c["function"] for c in message["tool_calls"]]
+            text = format.write([(c["name"], _argument_text(c["arguments"])) for c in calls])
+            content = "\n".join(filter(None, (message["content"], text)))
+            message = {k: v for k, v in message.items() if k != "tool_calls"} | {"content": content}
+        elif message["role"] == "tool" and not capabilities.tool_role:
+            name = names.get(message.get("tool_call_id", "")) or message.get("name") or "the function"
+            message = {"role": "user", "content": f"Result of {name}:\n{message['content']}"}
+        said.append(message)
+    return said
 
 
 def _text(content: Any, where: str) -> str:
@@ -67,9 +203,13 @@ def _text(content: Any, where: str) -> str:
     return "\n".join(texts)
 
 
-def _fold_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _typed(content: str | None) -> list[Message] | None:
+    return None if content is None else [{"type": "text", "text": content}]
+
+
+def _fold_system(messages: list[Message]) -> list[Message]:
     """Puts each system text in front of the next user message; the last one, if none follows, becomes one."""
-    folded: list[dict[str, Any]] = []
+    folded: list[Message] = []
     pending: list[str] = []
     for message in messages:
         if message["role"] == "system":
@@ -82,6 +222,28 @@ def _fold_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if pending:
         folded.append({"role": "user", "content": "\n".join(pending)})
     return folded
+
+
+def _one_system(messages: list[Message], late: bool) -> list[Message]:
+    """Joins the system messages at the beginning; folds those that follow unless `late` ones are possible."""
+    first = 0
+    while first < len(messages) and messages[first]["role"] == "system":
+        first += 1
+    rest = messages[first:] if late else _fold_system(messages[first:])
+    if not first:
+        return rest
+    return [{**messages[0], "content": "\n\n".join(m["content"] for m in messages[:first])}, *rest]
+
+
+def _merge_users(messages: list[Message]) -> list[Message]:
+    """Joins user messages that follow one another."""
+    merged: list[Message] = []
+    for role, group in groupby(messages, key=lambda m: m["role"]):
+        run = list(group)
+        if role == "user" and len(run) > 1:
+            run = [{**run[0], "content": "\n\n".join(m["content"] for m in run)}]
+        merged += run
+    return merged
 
 
 def _kind(value: Any) -> str:

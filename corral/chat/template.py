@@ -42,6 +42,14 @@ class TemplateSource:
     """Something the operator should know, for the log."""
 
 
+def tool_template(metadata: Mapping[str, Any], option: str | None = None) -> TemplateSource | None:
+    """The second template that some files have, for conversations with tools."""
+    text = metadata.get("tokenizer.chat_template.tool_use")
+    if option or not isinstance(text, str) or not text.strip():
+        return None
+    return TemplateSource(text, "the model file, for tools")
+
+
 def choose_template(metadata: Mapping[str, Any], option: str | None = None) -> TemplateSource:
     """What the option says, else what the model file has, else chatml.
 

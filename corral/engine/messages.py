@@ -36,6 +36,7 @@ class Submit(msgspec.Struct, tag="submit", frozen=True, kw_only=True, omit_defau
     """-1: until the end of the sequence or of the context."""
     stop: list[str] = []
     sampling: SamplingParams = SamplingParams()
+    constraint: Constraint | None = None
     special: bool = False
     """Give the text of control tokens too."""
     client: str = ""

@@ -9,10 +9,10 @@ An endpoint with another body converts it to a ChatRequest first. It then waits 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from starlette.requests import Request
@@ -25,10 +25,12 @@ from corral.engine.messages import Output, Submit
 from corral.errors import CorralError, RequestError
 from corral.server import generate
 from corral.server.chat_reply import ChatReply
+from corral.server.conversation import Conversation, ReplyRules, reply_rules
 from corral.server.prompts import check_length, empty_prompt
 from corral.server.schema import ChatRequest
 from corral.server.sse import PING
-from corral.server.state import LoadedModel, ServerState
+from corral.server.state import Engine, LoadedModel, ServerState, Tokenizer
+from corral.server.thinking_budget import ThinkingBudget
 
 DEFAULT_TOP_LOGPROBS = 20
 
@@ -51,9 +53,10 @@ class Renderer(Protocol):
 
 @dataclass
 class ChatTurn:
-    """A request that can be generated: `submits[i]` makes choice i and `parsers[i]` reads it."""
+    """A request that can be generated: `submits[i]`, for `engine`, makes choice i; `parsers[i]` reads it."""
 
     state: ServerState
+    engine: Engine
     request: ChatRequest
     prompt: list[int]
     submits: list[Submit]
@@ -63,18 +66,30 @@ class ChatTurn:
     async def of(cls, state: ServerState, http: Request, request: ChatRequest, id: str) -> ChatTurn:
         """Renders the prompt and checks everything. Raises RequestError, Unavailable."""
         model, ready = state.loaded()
-        prompt = await asyncio.to_thread(chat_prompt, model, request, state.config, ready.n_ctx)
+        talk = await asyncio.to_thread(Conversation.of, model, request, state.config)
+        prompt = await asyncio.to_thread(_encode, model, talk.prompt.text, ready.n_ctx)
         sampling = generate.sampling_params(
             request, state.config.sampling, model.tokenizer, model.info.n_vocab
         )
-        sampling = msgspec.structs.replace(sampling, n_probs=_n_probs(request, sampling.n_probs))
+        n_probs = _n_probs(request, sampling.n_probs, talk.tools is not None)
+        sampling = msgspec.structs.replace(sampling, n_probs=n_probs)
         submits = generate.submits(state, http, request, [prompt], id, sampling, ready)
-        return cls(state, request, prompt, submits, [PlainParser() for _ in submits])
+        rules = await asyncio.to_thread(reply_rules, model.tokenizer, talk, submits[0].constraint)
+        submits = [
+            msgspec.structs.replace(s, constraint=rules.constraint, special=rules.special) for s in submits
+        ]
+        plain = state.config.skip_chat_parsing
+        parsers = [PlainParser() if plain else _parser(request, talk) for _ in submits]
+        engine = _within_budget(state.engine, model.tokenizer, talk, rules)
+        return cls(state, engine, request, prompt, submits, parsers)
 
     def step(self, index: int, output: Output) -> list[Delta]:
         """What an output means. Every output of a choice goes through here once, in order."""
-        parser = self.parsers[index]
-        deltas = parser.feed(output.text)
+        parser, text = self.parsers[index], output.text
+        if output.stop_type == "eos" and self.submits[index].special and output.tokens and self.state.model:
+            last = self.state.model.tokenizer.decode(output.tokens[-1:], special=True)
+            text = text.removesuffix(last.decode("utf-8", "replace"))
+        deltas = parser.feed(text)
         return deltas if output.finish_reason is None else [*deltas, *parser.finish()]
 
     async def steps(self, http: Request) -> AsyncGenerator[tuple[int, list[Delta], Output], None]:
@@ -82,7 +97,7 @@ class ChatTurn:
 
         Raises what Generations raises: ClientGone, errors of the engine.
         """
-        async with aclosing(generate.outputs(self.state.engine, http, self.submits)) as outputs:
+        async with aclosing(generate.outputs(self.engine, http, self.submits)) as outputs:
             async for index, output in outputs:
                 yield index, self.step(index, output), output
 
@@ -102,15 +117,13 @@ class ChatTurn:
         return await generate.stream(
             self.state, http, self.submits, self.request,
             lambda index, output: renderer.add(index, self.step(index, output), output),
-            renderer.last, renderer.failed, ping,
+            renderer.last, renderer.failed, ping, self.engine,
         )  # fmt: skip
 
 
 def chat_prompt(model: LoadedModel, request: ChatRequest, config: ServerConfig, n_ctx: int) -> list[int]:
     """Token ids of the conversation. Blocking: a template is the model's code. Raises RequestError."""
-    text = prompt_text(model, request, config)
-    check_length(model, text, n_ctx)
-    return model.tokenizer.encode(text, add_special=True, parse_special=True) or empty_prompt(model)
+    return _encode(model, prompt_text(model, request, config), n_ctx)
 
 
 async def count_tokens(state: ServerState, request: ChatRequest) -> int:
@@ -126,31 +139,41 @@ async def count_tokens(state: ServerState, request: ChatRequest) -> int:
 
 def prompt_text(model: LoadedModel, request: ChatRequest, config: ServerConfig) -> str:
     """The text of the conversation, to be tokenized with special tokens parsed. Blocking."""
-    go_on = request.continue_final_message
-    return model.prompter.prompt(
-        request.messages,
-        add_generation_prompt=request.add_generation_prompt,
-        continue_final_message=False if go_on is None and not config.prefill_assistant else go_on,
-        kwargs=_template_variables(request, config),
+    return Conversation.of(model, request, config).prompt.text
+
+
+def _encode(model: LoadedModel, text: str, n_ctx: int) -> list[int]:
+    check_length(model, text, n_ctx)
+    return model.tokenizer.encode(text, add_special=True, parse_special=True) or empty_prompt(model)
+
+
+def _parser(request: ChatRequest, talk: Conversation) -> ReplyParser:
+    tools = None if request.parse_tool_calls is False else talk.tools
+    return talk.format.parser(tools, opened=talk.prompt.opened, thoughts=talk.reasoning.thoughts)
+
+
+def _within_budget(engine: Engine, tokenizer: Tokenizer, talk: Conversation, rules: ReplyRules) -> Engine:
+    """The engine, made to end reasoning that is longer than asked for."""
+    end = talk.format.reasoning_end(talk.tools)
+    if talk.reasoning.budget < 0 or not end:
+        return engine
+    return ThinkingBudget(
+        engine,
+        tokenizer,
+        lambda: talk.format.parser(talk.tools, opened=talk.prompt.opened),
+        talk.reasoning.budget,
+        talk.reasoning.message + end,
+        rules.behind_reasoning,
     )
 
 
-def _template_variables(request: ChatRequest, config: ServerConfig) -> Mapping[str, Any]:
-    kwargs = {**config.chat_template_kwargs, **(request.chat_template_kwargs or {})}
-    if request.enable_thinking is not None:
-        kwargs["enable_thinking"] = request.enable_thinking
-    if request.reasoning_effort == "none":
-        kwargs["enable_thinking"] = False
-    elif request.reasoning_effort is not None:
-        kwargs["reasoning_effort"] = request.reasoning_effort
-    return kwargs
-
-
-def _n_probs(request: ChatRequest, n_probs: int) -> int:
+def _n_probs(request: ChatRequest, n_probs: int, tools: bool) -> int:
     if not request.logprobs:
         if request.top_logprobs:
             raise RequestError("Field 'top_logprobs': needs 'logprobs' to be true")
         return n_probs
+    if tools and request.stream:
+        raise RequestError("Field 'logprobs': not possible together with 'tools' in a stream")
     if request.top_logprobs is None:
         return n_probs or DEFAULT_TOP_LOGPROBS
     return max(request.top_logprobs, 1)

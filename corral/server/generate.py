@@ -220,16 +220,17 @@ async def stream(
     last: Callable[[], bytes],
     failed: Callable[[CorralError], bytes] = failure,
     ping: bytes = PING,
+    engine: Engine | None = None,
 ) -> ASGIApp:
     """An event stream that begins with the first output, so that an error before it is an ordinary response.
 
     When the first output takes longer than the ping interval, the stream begins with a ping instead: a proxy
-    would otherwise give up on the silent connection.
+    would otherwise give up on the silent connection. `engine`: one in the place of the state's.
     """
     asked = request.sse_ping_interval
     seconds = state.ping_seconds if asked is None else float(asked)
     silence = seconds if seconds > 0 else None
-    generations = Generations(state.engine, made, http.receive)
+    generations = Generations(engine or state.engine, made, http.receive)
     http.scope["timings"] = generations.timings
     try:
         await generations.__aenter__()

@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -23,7 +24,7 @@ import uvloop
 
 from corral import __version__
 from corral.chat.prompt import ChatPrompter
-from corral.chat.template import choose_template
+from corral.chat.template import choose_template, tool_template
 from corral.config import EngineConfig, ModelConfig, ServerConfig
 from corral.engine.client import EngineClient
 from corral.engine.messages import Ready
@@ -177,13 +178,15 @@ def load_model(config: ServerConfig, file: GGUFFile, model: ModelConfig) -> Load
     source = choose_template(file.metadata, config.chat_template)
     if source.note:
         log.warning("%s", source.note)
-    prompter = ChatPrompter.of(
-        source,
+    make = partial(
+        ChatPrompter.of,
         bos_token=_special_text(tokenizer, tokenizer.bos_id),
         eos_token=_special_text(tokenizer, tokenizer.eos_id),
         add_bos=tokenizer.add_bos,
         add_eos=tokenizer.add_eos,
     )
+    for_tools = tool_template(file.metadata, config.chat_template)
+    prompter = make(source, with_tools=make(for_tools) if for_tools else None)
     return LoadedModel(model_info(model, file, tokenizer.vocab_size), tokenizer, prompter)
 
 

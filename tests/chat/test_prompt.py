@@ -44,11 +44,11 @@ def say(role: str, content: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("source", "capabilities"),
     [
-        (CHATML, Capabilities()),
-        (NAMED, Capabilities()),
-        (INST, Capabilities(system=False, alternation=True)),
-        (PARTS, Capabilities(typed_content=True)),
-        ("{{ raise_exception('never') }}", Capabilities(system=False)),
+        (CHATML, Capabilities(tool_role=True)),
+        (NAMED, Capabilities(tool_role=True)),
+        (INST, Capabilities(system=False, late_system=False, alternation=True)),
+        (PARTS, Capabilities(typed_content=True, tool_role=True)),
+        ("{{ raise_exception('never') }}", Capabilities(system=False, late_system=False)),
         ("{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}", None),
     ],
     ids=["chatml", "named", "inst", "parts", "refuses all", "hangs"],
@@ -117,8 +117,8 @@ def test_what_is_wrong_with_the_messages_is_named(messages: list[Any], reason: s
 
 
 def test_a_refusal_of_the_template_is_the_clients_mistake() -> None:
-    with pytest.raises(TemplateError, match=r"line 2 .* \[user, user\]: roles must alternate"):
-        prompter(INST).prompt([say("user", "U"), say("user", "V")])
+    with pytest.raises(TemplateError, match=r"line 2 .* \[assistant, user\]: roles must alternate"):
+        prompter(INST).prompt([say("assistant", "A"), say("user", "V")])
 
 
 @pytest.mark.parametrize(

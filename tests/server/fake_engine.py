@@ -98,6 +98,9 @@ class FakeTokenizer:
     def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         return [1] * add_special + [ord(c) % 1000 for c in text]
 
+    def is_control(self, id: int) -> bool:
+        return id < 3
+
     def decode(self, ids: Sequence[int], *, special: bool = False) -> bytes:
         return b"".join((b"<s>" if special else b"") if i == 1 else chr(i).encode() for i in ids)
 

@@ -1,0 +1,59 @@
+"""Call syntaxes, a file each. The first row that a template matches is its syntax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from corral.chat.tool_formats import (
+    bare_json,
+    command_r,
+    deepseek,
+    functionary,
+    gemma,
+    glm,
+    harmony,
+    kimi_k2,
+    mistral,
+    pythonic,
+    tagged_json,
+    tagged_parameters,
+)
+from corral.chat.tool_formats.format import ToolFormat
+
+FORMATS: Sequence[ToolFormat] = (
+    harmony.HARMONY,
+    functionary.V3_2,
+    tagged_parameters.DEEPSEEK_V3_2,
+    tagged_parameters.DEEPSEEK_V4,
+    deepseek.V3,
+    deepseek.V3_1,
+    kimi_k2.KIMI_K2,
+    mistral.ARGS,
+    mistral.ARRAY,
+    tagged_json.COMMAND_R7B,
+    command_r.COMMAND_R,
+    glm.GLM,
+    tagged_parameters.SEED_OSS,
+    tagged_parameters.MINIMAX_M2,
+    tagged_parameters.QWEN3_CODER,
+    gemma.GEMMA_4,
+    gemma.FUNCTION_GEMMA,
+    pythonic.LFM2,
+    tagged_json.PHI_4_MINI,
+    tagged_json.GRANITE,
+    tagged_json.NEMOTRON_V2,
+    tagged_json.APRIEL,
+    tagged_json.MINIMAX_M1,
+    tagged_json.APERTUS,
+    tagged_json.FIREFUNCTION,
+    tagged_json.HERMES,
+    functionary.V3_1,
+    bare_json.LLAMA_3,
+)
+
+GENERIC = bare_json.GENERIC
+
+
+def tool_format(template: str) -> ToolFormat:
+    """The syntax of a chat template's tool calls."""
+    return next((f for f in FORMATS if f.used_by(template)), GENERIC)

@@ -1,0 +1,113 @@
+"""A tag for the function and one for each parameter: Qwen3-Coder, Seed-OSS, MiniMax M2, DeepSeek V3.2."""
+
+from __future__ import annotations
+
+from corral.chat.grammar import Grammar
+from corral.chat.reader import Reader, Script
+from corral.chat.tool_formats.format import MarkedCalls
+from corral.chat.tool_formats.parameters import Parameters, value_grammar
+from corral.chat.tools import Tool, Tools
+
+_STRING = {' string="true"': True, ' string="false"': False}
+
+
+class TaggedParameters(MarkedCalls):
+    """The texts of the syntax, around names and values.
+
+        opening
+        function NAME function_close
+        parameter KEY parameter_close VALUE parameter_end     for each parameter
+        function_end                                          several of these if `section`
+        closing
+
+    `newlines`: a value has lines of its own. `typed`: a parameter says ` string="true"` or ` string="false"`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        opening: str,
+        closing: str,
+        function: tuple[str, str, str],
+        parameter: tuple[str, str, str],
+        *,
+        section: bool = False,
+        newlines: bool = False,
+        typed: bool = False,
+        found_by: tuple[tuple[str, ...], ...],
+    ) -> None:
+        self.name, self.opening, self.closing = name, opening, closing
+        self.function, self.function_close, self.function_end = function
+        self.parameter, self.parameter_close, self.parameter_end = parameter
+        self.repeat, self.newlines, self.typed = not section, newlines, typed
+        self.found_by = found_by
+        self.markers = (opening, closing)
+
+    def block(self, r: Reader, tools: Tools | None) -> Script[bool]:
+        calls = r.calls
+        while (yield from r.after_spaces(self.function, self.closing)) == self.function:
+            name: list[str] = []
+            if not (yield from r.until([self.function_close], name.append)) or not "".join(name).strip():
+                return False
+            parameters = Parameters(r, tools, "".join(name).strip())
+            while (yield from r.after_spaces(self.parameter)):
+                key: list[str] = []
+                if not (yield from r.until([self.parameter_close], key.append)):
+                    break
+                name_of, _, attribute = "".join(key).partition('"')
+                yield from parameters.value(
+                    name_of.strip(), self.parameter_end, string=_STRING.get(attribute), newlines=self.newlines
+                )
+            ended = yield from r.after_spaces(self.function_end)
+            parameters.end(complete=ended is not None)
+        if r.calls > calls:
+            r.done()
+        return r.calls > calls
+
+    def body(self, g: Grammar) -> str:
+        line = g.regex(r"\n?")
+        call = g.one_of(self._call(g, t, line) for t in g.tools.callable)
+        calls = call if self.repeat else g.many(call, line)
+        return f"{line} {calls} {line} {g.marker(self.closing)}"
+
+    def _call(self, g: Grammar, tool: Tool, line: str) -> str:
+        parts = [g.literal(f"{self.function}{tool.name}{self.function_close}")]
+        for key in tool.properties:
+            value = value_grammar(g, tool, key, self.parameter_end, line if self.newlines else "")
+            head = f"{self.parameter}{key}{self.parameter_close}"
+            if self.typed:
+                head = f'{self.parameter}{key}" string="{str(tool.types_of(key) == {"string"}).lower()}">'
+            optional = "" if key in tool.required else "?"
+            parts.append(f"({line} {g.literal(head)} {value}){optional}")
+        return " ".join([*parts, line, g.literal(self.function_end)])
+
+
+QWEN3_CODER = TaggedParameters(
+    "qwen3-coder", "<tool_call>", "</tool_call>",
+    ("<function=", ">", "</function>"), ("<parameter=", ">", "</parameter>"),
+    newlines=True, found_by=(("<tool_call>", "<function=", "<parameter="),),
+)  # fmt: skip
+"""Also Nemotron 3, Step 3.5."""
+SEED_OSS = TaggedParameters(
+    "seed-oss", "<seed:tool_call>", "</seed:tool_call>",
+    ("<function=", ">", "</function>"), ("<parameter=", ">", "</parameter>"),
+    found_by=(("<seed:tool_call>",), ("seed:", "<function=", "<parameter=")),
+)  # fmt: skip
+MINIMAX_M2 = TaggedParameters(
+    "minimax-m2", "<minimax:tool_call>", "</minimax:tool_call>",
+    ('<invoke name="', '">', "</invoke>"), ('<parameter name="', '">', "</parameter>"),
+    section=True, found_by=(("<minimax:tool_call>",),),
+)  # fmt: skip
+
+
+def _dsml(name: str, block: str) -> TaggedParameters:
+    return TaggedParameters(
+        name, f"<｜DSML｜{block}>", f"</｜DSML｜{block}>",
+        ('<｜DSML｜invoke name="', '">', "</｜DSML｜invoke>"),
+        ('<｜DSML｜parameter name="', ">", "</｜DSML｜parameter>"),
+        section=True, typed=True, found_by=(("｜DSML｜", f"{block}>"),),
+    )  # fmt: skip
+
+
+DEEPSEEK_V3_2 = _dsml("deepseek-v3.2", "function_calls")
+DEEPSEEK_V4 = _dsml("deepseek-v4", "tool_calls")

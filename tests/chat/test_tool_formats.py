@@ -1,0 +1,220 @@
+"""Every call syntax: recognised, read however its text is cut, whole, cut short and broken."""
+
+from __future__ import annotations
+
+import pytest
+from formats import EXAMPLES, PARIS, ZURICH, A, Example, read, tools
+
+from corral.chat.reply_format import ReplyFormat
+from corral.chat.tool_formats import FORMATS, GENERIC, tool_format
+
+every = pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.name)
+
+
+def format_of(example: Example) -> ReplyFormat:
+    return ReplyFormat(tool_format(example.template))
+
+
+def test_every_format_has_an_example() -> None:
+    assert {e.name for e in EXAMPLES} | {"deepseek-v4"} == {f.name for f in (*FORMATS, GENERIC)}
+
+
+@every
+def test_it_is_recognised_in_a_template(example: Example) -> None:
+    assert tool_format(example.template).name == example.name
+
+
+@every
+def test_a_call_is_read(example: Example) -> None:
+    got = read(format_of(example), [example.text], tools())
+    assert got.parsed == [PARIS]
+    assert got.content == got.reasoning == ""
+    assert got.ids == (["functions.get_weather:0"] if example.name == "kimi-k2" else ["id0"])
+
+
+@every
+def test_several_calls_are_read(example: Example) -> None:
+    if example.several:
+        got = read(format_of(example), [example.several], tools())
+        assert got.parsed == [PARIS, ZURICH]
+        assert got.content == ""
+
+
+@every
+def test_the_cuts_make_no_difference(example: Example) -> None:
+    for text in filter(None, (example.text, example.several)):
+        whole = read(format_of(example), [text], tools())
+        assert read(format_of(example), list(text), tools()) == whole
+        for cut in range(len(text) + 1):
+            assert read(format_of(example), [text[:cut], text[cut:]], tools()) == whole
+
+
+@every
+def test_text_before_a_call_is_content(example: Example) -> None:
+    if example.name in ("llama-3", "generic", "functionary-v3.2", "harmony"):
+        return  # their calls are all of a reply, or a part of its own
+    got = read(format_of(example), list(f" I look, [a] <b> it up.\n\n{example.text}\n"), tools())
+    assert got.parsed == [PARIS]
+    assert got.content == " I look, [a] <b> it up."
+
+
+@every
+def test_a_reply_cut_short_loses_nothing(example: Example) -> None:
+    """Its call is the beginning of the whole one, or else all of the text is content."""
+    whole = read(format_of(example), [example.text], tools()).calls[0]
+    for cut in range(1, len(example.text)):
+        text = example.text[:cut]
+        got = read(format_of(example), [text], tools())
+        if got.calls:
+            assert len(got.calls) == 1
+            name, arguments = got.calls[0]
+            assert name == whole[0]
+            assert whole[1].startswith(arguments)
+            assert got.content == "", text
+        elif example.name not in ("functionary-v3.2", "harmony"):
+            assert got.content == text.rstrip() or got.content == text
+
+
+@every
+def test_a_second_call_cut_short_loses_nothing(example: Example) -> None:
+    """Of each reply, all words are in the calls or in the content."""
+    for cut in range(len(example.text), len(example.several)):
+        got = read(format_of(example), [example.several[:cut]], tools())
+        begun = example.several[len(example.text) : cut]
+        if "sear" in begun:
+            assert "sear" in got.content + "".join(name for name, _ in got.calls), begun
+
+
+@every
+def test_another_end_than_the_syntaxs_is_content(example: Example) -> None:
+    got = read(format_of(example), [example.text, " and that was it"], tools())
+    assert got.parsed == [PARIS]
+    assert got.content.strip() == "and that was it"
+
+
+BROKEN = {
+    "hermes": [
+        "<tool_call>\nget_weather(Paris)\n</tool_call>",
+        '<tool_call>{"arguments": {"city": "x"}}</tool_call>',
+        '<tool_call>{"name": 5, "arguments": {}}</tool_call>',
+        "<tool_call></tool_call>",
+        '<tool_call>{"name": "get_weather" "arguments": {}}</tool_call>',
+        '<tool_call>{"name": "\\ud800", "arguments": {}}</tool_call>',
+    ],
+    "mistral": ["[TOOL_CALLS]", "[TOOL_CALLS][1]", "[TOOL_CALLS] hello\n"],
+    "mistral-args": ["[TOOL_CALLS][ARGS]{}", "[TOOL_CALLS]f[ARGS] x"],
+    "llama-3": ['{"name": "nobody", "parameters": {}}', '{"a": 1}', "[1, 2]", "{}", "```json\n{}\n```"],
+    "generic": ['{"name": "nobody", "arguments": {}}', "```python\nprint(1)\n```"],
+    "functionary-v3.1": ["<function=", "<function=f", "<function=>{}", "<function=f> no"],
+    "functionary-v3.2": ["hello", "nobody\n{}"],
+    "glm-4.5": ["<tool_call>", "<tool_call>\n</tool_call>", "<tool_call>a\nb</tool_call>"],
+    "qwen3-coder": ["<tool_call>\n<function=>\n", "<tool_call>x</tool_call>"],
+    "deepseek-v3": [
+        "<｜tool▁calls▁begin｜>x",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\nno",
+    ],
+    "kimi-k2": ["<|tool_calls_section_begin|>x", "<|tool_calls_section_begin|><|tool_call_begin|>f:0"],
+    "functiongemma": ["<start_function_call>x", "<start_function_call>call:f no"],
+    "lfm2": [
+        "<|tool_call_start|>[f(1)]<|tool_call_end|>",
+        "<|tool_call_start|>[f(a=open('x'))]<|tool_call_end|>",
+        "<|tool_call_start|>[f(a={1})]<|tool_call_end|>",
+        "<|tool_call_start|>[f(a=1e999)]<|tool_call_end|>",
+        "<|tool_call_start|>" + "(" * 5000 + "<|tool_call_end|>",
+    ],
+    "command-r": ["Action:\n```json\nno```"],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(n, t) for n, texts in BROKEN.items() for t in texts])
+def test_what_is_no_call_is_content(name: str, text: str) -> None:
+    format = next(f for f in (*FORMATS, GENERIC) if f.name == name)
+    got = read(ReplyFormat(format), list(text), tools())
+    assert got.calls == []
+    assert got.content == text
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "content"),
+    [
+        (
+            '<tool_call>{"name": "get_weather", "arguments": {"city": "x",,}}</tool_call>',
+            '{"city": "x",',
+            ",}}",
+        ),
+        (
+            '<tool_call>{"name": "get_weather", "arguments": {"a": 1} oh</tool_call>',
+            '{"a": 1}',
+            "oh</tool_call>",
+        ),
+    ],
+)
+def test_arguments_that_break_off_leave_the_rest_as_content(text: str, arguments: str, content: str) -> None:
+    got = read(ReplyFormat(tool_format("<tool_call>")), list(text), tools())
+    assert got.calls == [("get_weather", arguments)]
+    assert got.content.startswith(content)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"arguments": {"city": "Paris", "days": 3}, "name": "get_weather"}',
+        '{"type": "function", "name": "get_weather", "parameters": {"city": "Paris", "days": 3}}',
+        '{"id": 7, "function": "get_weather", "args": {"city": "Paris", "days": 3}, "x": null}',
+        '{"name":"get_weather","arguments":"{\\"city\\": \\"Paris\\", \\"days\\": 3}"}',
+    ],
+)
+def test_the_ways_to_say_a_call_in_json(text: str) -> None:
+    for format in (ReplyFormat(tool_format("<tool_call>")), ReplyFormat()):
+        wrapped = f"<tool_call>{text}</tool_call>" if format.tools is not GENERIC else text
+        assert read(format, list(wrapped), tools()).parsed == [PARIS]
+
+
+@pytest.mark.parametrize("arguments", ["null", '""', "{}"])
+def test_no_arguments_are_an_empty_object(arguments: str) -> None:
+    text = f'<tool_call>{{"name": "search", "arguments": {arguments}}}</tool_call>'
+    assert read(ReplyFormat(tool_format("<tool_call>")), [text], tools()).calls == [("search", "{}")]
+    text = '<tool_call>{"name": "search"}</tool_call>'
+    assert read(ReplyFormat(tool_format("<tool_call>")), [text], tools()).calls == [("search", "{}")]
+
+
+def test_a_fenced_call_is_read() -> None:
+    for fence in ("json", "tool_code", "tool_call", ""):
+        text = f'```{fence}\n{{"name": "get_weather", "arguments": {A}}}\n```'
+        got = read(ReplyFormat(), list(text), tools())
+        assert (got.parsed, got.content) == ([PARIS], "")
+
+
+def test_llamas_python_tag() -> None:
+    llama = ReplyFormat(tool_format('<|start_header_id|>"parameters"'))
+    text = f'<|python_tag|>{{"name": "get_weather", "parameters": {A}}}'
+    assert read(llama, list(text), tools()).parsed == [PARIS]
+    assert read(llama, ["<|python_tag|>print(1)"], tools()).content == "print(1)"
+
+
+def test_arguments_are_streamed() -> None:
+    for name in ("hermes", "qwen3-coder", "mistral-args", "gemma-4"):
+        example = next(e for e in EXAMPLES if e.name == name)
+        parser = format_of(example).parser(tools(), opened=False)
+        deltas = [parser.feed(c) for c in example.text]
+        assert sum(map(bool, deltas)) > 10, name
+
+
+def test_parameters_take_the_types_of_the_schema() -> None:
+    from corral.chat.tool_formats.parameters import as_json
+
+    for text, types, expected in [
+        ("3", {"integer"}, "3"),
+        ("3", set(), "3"),
+        ("3", {"string", "null"}, '"3"'),
+        ("null", {"string", "null"}, "null"),
+        ("True", {"boolean"}, "true"),
+        ("None", set(), "null"),
+        ("NaN", {"number"}, '"NaN"'),
+        ("[1, 2]", {"array"}, "[1, 2]"),
+        ("{'a': 1}", {"object"}, "\"{'a': 1}\""),
+        ("x", {"integer"}, '"x"'),
+        ("9" * 5000, {"integer"}, '"' + "9" * 5000 + '"'),
+        ("[" * 100000, {"array"}, '"' + "[" * 100000 + '"'),
+    ]:
+        assert as_json(text, types) == expected

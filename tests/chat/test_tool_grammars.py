@@ -1,0 +1,180 @@
+"""The grammars of call syntaxes, as llguidance takes them: over bytes and the marker tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import llguidance
+import pytest
+from formats import EXAMPLES, Example, tools
+
+from corral.chat.reply_format import ReplyFormat
+from corral.chat.thinking import THINKING, Thinking
+from corral.chat.tool_formats import tool_format
+
+EOS = 256
+
+
+class Vocabulary:
+    """A token a byte, the end, and control tokens."""
+
+    eos_token_id = EOS
+    bos_token_id = None
+
+    def __init__(self, control: Sequence[str]) -> None:
+        self.control = {text: EOS + 1 + i for i, text in enumerate(control)}
+        self.tokens = [
+            *(bytes([i]) for i in range(256)),
+            b"\xff<eos>",
+            *(b"\xff" + c.encode() for c in control),
+        ]
+        self.special_token_ids = list(range(EOS, len(self.tokens)))
+
+    def __call__(self, text: Any) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+    def ids(self, text: str) -> list[int]:
+        """The text's tokens, control tokens recognised."""
+        if not self.control:
+            return list(text.encode())
+        parts = re.split("(" + "|".join(map(re.escape, self.control)) + ")", text)
+        return [i for p in parts for i in ([self.control[p]] if p in self.control else p.encode())]
+
+
+def takes(
+    format: ReplyFormat, text: str, control: bool, *, choice: Any = "auto", parallel: bool | None = None,
+    opened: bool = False,
+) -> str:  # fmt: skip
+    """What the text is to the grammar: "whole", a "beginning", or "wrong"."""
+    vocabulary = Vocabulary([m for m in dict.fromkeys(format.markers(tools=True)) if m] if control else [])
+    lark = format.grammar(tools(choice, parallel), vocabulary.control.get, opened=opened)
+    tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(vocabulary))
+    matcher = llguidance.LLMatcher(tokenizer, llguidance.LLMatcher.grammar_from_lark(lark))
+    assert not matcher.is_error(), f"{matcher.get_error()}\n{lark}"
+    ids = vocabulary.ids(text)
+    taken = matcher.try_consume_tokens(ids)
+    if taken < len(ids):
+        return "wrong"
+    return "whole" if matcher.is_accepting() else "beginning"
+
+
+SHAPES = ("hermes", "apertus", "qwen3-coder", "glm-4.5", "gemma-4", "lfm2", "harmony", "generic")
+"""Formats that make different use of a schema."""
+
+every = pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.name)
+kinds = pytest.mark.parametrize("control", [False, True], ids=["text", "control"])
+
+
+def plain(example: Example) -> str:
+    """An answer without a call."""
+    return {
+        "functionary-v3.2": "all\nHello, {1} [x] <b>.",
+        "harmony": "<|channel|>final<|message|>Hello, {1} [x] <b>.",
+    }.get(example.name, "Hello, {1} [x] <b>.")
+
+
+@every
+@kinds
+def test_calls_and_answers_are_taken(example: Example, control: bool) -> None:
+    format = ReplyFormat(tool_format(example.template))
+    for choice in ("auto", "required"):
+        assert takes(format, example.text, control, choice=choice) == "whole"
+        if example.several:
+            assert takes(format, example.several, control, choice=choice) == "whole"
+    assert takes(format, plain(example), control) == "whole"
+
+
+@every
+@kinds
+def test_a_required_call_is_forced(example: Example, control: bool) -> None:
+    format = ReplyFormat(tool_format(example.template))
+    assert takes(format, plain(example), control, choice="required") == "wrong"
+    assert takes(format, "", control, choice="required") == "beginning"
+    named = {"type": "function", "function": {"name": "search"}}
+    assert takes(format, example.text, control, choice=named) == "wrong"
+
+
+@every
+@kinds
+def test_names_and_arguments_are_those_of_the_tools(example: Example, control: bool) -> None:
+    format = ReplyFormat(tool_format(example.template))
+    for wrong in (example.text.replace("get_weather", "get_whatever"), example.text.replace("3", "[")):
+        assert takes(format, wrong, control, choice="required") == "wrong"
+
+
+@every
+@kinds
+def test_one_call_where_they_are_not_parallel(example: Example, control: bool) -> None:
+    format = ReplyFormat(tool_format(example.template))
+    assert takes(format, example.text, control, choice="required", parallel=False) == "whole"
+    if example.several:
+        assert takes(format, example.several, control, choice="required", parallel=False) == "wrong"
+
+
+@every
+@kinds
+def test_text_before_a_call(example: Example, control: bool) -> None:
+    if example.name in ("llama-3", "generic", "functionary-v3.2", "harmony"):
+        return
+    format = ReplyFormat(tool_format(example.template))
+    assert takes(format, f"Let me see.\n\n{example.text}", control) == "whole"
+    wrong = example.text.replace("get_weather", "get_whatever")
+    assert takes(format, f"Let me see.\n\n{wrong}", control) == "wrong"
+
+
+@kinds
+@pytest.mark.parametrize("thinking", THINKING, ids=lambda t: t.start)
+def test_reasoning_comes_first(thinking: Thinking, control: bool) -> None:
+    format = ReplyFormat(tool_format("<tool_call>"), thinking)
+    call = next(e for e in EXAMPLES if e.name == "hermes").text
+    thought = f"{thinking.start}\nHm, a <b>.\n{thinking.end}\n\n"
+    for choice in ("auto", "required"):
+        assert takes(format, thought + call, control, choice=choice) == "whole"
+        assert takes(format, call, control, choice=choice) == "whole"
+        opened = thought.removeprefix(thinking.start) + call
+        assert takes(format, opened, control, choice=choice, opened=True) == "whole"
+    assert takes(format, thought + "Hi", control) == "whole"
+    assert takes(format, thought + "Hi", control, choice="required") == "wrong"
+    assert takes(format, thought.removeprefix(thinking.start) + "Hi", control, opened=True) == "whole"
+
+
+def test_calls_mentioned_in_reasoning_are_not_enforced() -> None:
+    format = ReplyFormat(tool_format("<tool_call>"), THINKING[-1])
+    assert takes(format, "<think>I write <tool_call>x</tool_call></think>Hi", False) == "whole"
+
+
+def test_the_markers_around_an_answer() -> None:
+    format = ReplyFormat(
+        tool_format("<|START_ACTION|>"), THINKING[1], ("<|START_RESPONSE|>", "<|END_RESPONSE|>")
+    )
+    text = "<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>Hi<|END_RESPONSE|>"
+    assert takes(format, text, True) == "whole"
+    assert takes(format, text, False) == "whole"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"type": "object"},
+        {"type": "object", "properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"type": "number"}}},
+        {"type": "object", "properties": {"a": {"enum": ["x", 'y"</']}, "ü é": {"type": ["string", "null"]}}},
+        {"type": "object", "properties": {"a": {"not": {}}, "b": {"uniqueItems": True, "type": "array"}}},
+        {"type": "object", "properties": {"a": {"type": "string", "pattern": "(?=x)"}}},
+        {"type": "object", "properties": {"a": True, "b": {"anyOf": [{"type": "string"}, {"type": "null"}]}}},
+        {"properties": {"a": {"type": "object", "additionalProperties": {"type": "string"}}}},
+    ],
+)
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.name in SHAPES], ids=lambda e: e.name)
+def test_schemas_of_all_sorts_make_a_grammar(example: Example, schema: dict[str, Any]) -> None:
+    from corral.chat.tools import read_tools
+
+    given = read_tools(
+        [{"type": "function", "function": {"name": "f-1.x", "parameters": schema}}], "auto", True
+    )
+    assert given is not None
+    lark = ReplyFormat(tool_format(example.template)).grammar(given, lambda _: None, opened=False)
+    error = llguidance.LLMatcher.validate_grammar(llguidance.LLMatcher.grammar_from_lark(lark))
+    assert not error or error.startswith("WARNING"), f"{error}\n{lark}"

@@ -251,7 +251,7 @@ def _winners(everything: Sequence[Given], warnings: list[str]) -> list[Given]:
             warnings.extend(
                 f"{last.name} overrides the environment variable {given.name}"
                 for given in given_ones
-                if given.source is Source.ENVIRONMENT
+                if given.source is Source.ENVIRONMENT and given.value != last.value
             )
         if len(strongest) > 1 and not last.flag.kind.repeats:
             warnings.append(f"{last.name} is given {len(strongest)} times, the last one counts")

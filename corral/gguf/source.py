@@ -61,9 +61,7 @@ def map_file(path: Path) -> mmap.mmap:
 
 def _check_kind(path: Path, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
-        inside = sorted(entry.name for entry in path.iterdir() if entry.suffix == ".gguf")
-        hint = f" (it holds {', '.join(inside[:3])}{', ...' if len(inside) > 3 else ''})" if inside else ""
-        raise ModelFileError(path, "file", "a folder", f"the path of a .gguf file{hint}")
+        raise ModelFileError(path, "file", "a folder", f"the path of a .gguf file{_holds(path)}")
     if not stat.S_ISREG(status.st_mode):
         raise ModelFileError(path, "file", "no regular file", "the path of a .gguf file")
     if status.st_size == 0:
@@ -74,30 +72,48 @@ def _check_kind(path: Path, status: os.stat_result) -> None:
 
 def _cannot_open(path: Path, error: OSError) -> ModelFileError:
     if isinstance(error, PermissionError):
-        return ModelFileError(
-            path, "file", _permissions(path), f"a file that uid {os.geteuid()} gid {os.getegid()} may read"
-        )
+        return ModelFileError(path, "file", *_permissions(path))
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         if path.is_symlink():
             return ModelFileError(
                 path, "file", f"a link to {os.readlink(path)}, which is missing", "a GGUF file"
             )
         nearest = next((p for p in path.parents if p.is_dir()), path.parent)
-        where = "" if nearest == path.parent else f"; {nearest} exists, what follows it does not"
+        if nearest == path.parent:
+            where = f"; {nearest} is there{_holds(nearest)}"
+        else:
+            where = f"; {nearest} exists, what follows it does not"
         return ModelFileError(
             path, "file", "missing", f"an existing GGUF file (mounted into the container?){where}"
         )
     return ModelFileError(path, "file", f"unreadable ({error.strerror})", "a readable GGUF file")
 
 
-def _permissions(path: Path) -> str:
-    """Mode and owner of the file, or of the first folder on the way that does not let us through."""
+def _holds(folder: Path) -> str:
+    """The models in a folder, for the end of a message."""
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError:
+        return ""
+    models = [name for name in names if name.endswith(".gguf")]
+    if models:
+        return f" (it holds {', '.join(models[:3])}{', ...' if len(models) > 3 else ''})"
+    return " (it holds no .gguf file)" if names else " (it is empty)"
+
+
+def _permissions(path: Path) -> tuple[str, str]:
+    """What is wrong and what would be right, of the file or the first folder that does not let us through."""
     steps = (*reversed(path.parents), path)
     barred = next((step for step in steps if not _can_stat(step)), None)
     which = path if barred is None else barred.parent
     status = which.stat()
     what = "not permitted" if which == path else f"behind the closed folder {which}"
-    return f"{what} (mode {stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}:{status.st_gid})"
+    mode = f"{what} (mode {stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}:{status.st_gid})"
+    bits = "a+r" if which == path else "a+rx"
+    return mode, (
+        f"a file that uid {os.geteuid()} gid {os.getegid()} may read: chmod {bits} {which}, "
+        f"or run as its owner (docker run --user {status.st_uid}:{status.st_gid})"
+    )
 
 
 def _can_stat(path: Path) -> bool:

@@ -291,7 +291,10 @@ def test_broken_link_names_its_target(tmp_path: Path) -> None:
 
 
 def test_folder_names_the_models_in_it(tmp_path: Path) -> None:
-    assert _message(tmp_path) == f"{tmp_path}: file is a folder, expected the path of a .gguf file"
+    assert _message(tmp_path).endswith("file is a folder, expected the path of a .gguf file (it is empty)")
+    (tmp_path / "x.txt").touch()
+    assert _message(tmp_path).endswith("expected the path of a .gguf file (it holds no .gguf file)")
+    assert _message(tmp_path / "m.gguf").endswith(f"; {tmp_path} is there (it holds no .gguf file)")
     for name in ("c.gguf", "b.gguf", "d.gguf", "a.gguf", "x.txt"):
         (tmp_path / name).touch()
     assert _message(tmp_path).endswith("a .gguf file (it holds a.gguf, b.gguf, c.gguf, ...)")
@@ -318,9 +321,11 @@ def test_permission_denied_names_user_and_mode() -> None:
             os.seteuid(65534)
             assert _message(path) == (
                 f"{path}: file is not permitted (mode 0640, owner 0:0), "
-                "expected a file that uid 65534 gid 65534 may read"
+                f"expected a file that uid 65534 gid 65534 may read: chmod a+r {path}, or run as its owner "
+                "(docker run --user 0:0)"
             )
             assert f"file is behind the closed folder {closed} (mode 0700" in _message(closed / "m.gguf")
+            assert f"chmod a+rx {closed}, or run" in _message(closed / "m.gguf")
         finally:
             os.seteuid(0)
             os.setegid(0)

@@ -41,7 +41,12 @@ def engine() -> str:
 
 @pytest.fixture(scope="session")
 def images(engine: str) -> str:
-    """The name of the images whose tags are server, server-cuda and demo."""
+    """The name of the images whose tags are server, server-cuda and demo.
+
+    CORRAL_TEST_IMAGES names some that are there already and are not built again.
+    """
+    if "CORRAL_TEST_IMAGES" in os.environ:
+        return os.environ["CORRAL_TEST_IMAGES"]
     for tag in ("server", "server-cuda", "demo"):
         build("--file", str(ROOT / "deploy/docker/Dockerfile"), "--target", tag, "--tag", f"corral:{tag}")
     return "corral"

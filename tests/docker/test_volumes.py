@@ -13,10 +13,11 @@ from containers import MODEL, Container
 Start = Callable[..., Container]
 
 MESSAGES = {
-    "private.gguf": "/models/private.gguf: file is not permitted (mode 0600, owner 0:0), expected a "
-    "file that uid 10001 gid 0 may read: chmod a+r /models/private.gguf, or run as its owner (docker run --user 0:0)",
-    "closed/m.gguf": "/models/closed/m.gguf: file is behind the closed folder /models/closed (mode 0700, owner "
-    "0:0), expected a file that uid 10001 gid 0 may read: chmod a+rx /models/closed",
+    "private.gguf": "/models/private.gguf: file is not permitted (mode 0600, owner 0:0), expected a file "
+    "that uid 10001 gid 0 may read: chmod a+r /models/private.gguf, or run as its owner "
+    "(docker run --user 0:0)",
+    "closed/m.gguf": "/models/closed/m.gguf: file is behind the closed folder /models/closed (mode 0700, "
+    "owner 0:0), expected a file that uid 10001 gid 0 may read: chmod a+rx /models/closed",
     "missing.gguf": "/models/missing.gguf: file is missing, expected an existing GGUF file (mounted into the "
     "container?); /models is there (it holds",
     "": "/models: file is a folder, expected the path of a .gguf file (it holds",

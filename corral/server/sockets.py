@@ -18,7 +18,8 @@ def bind(hosts: Sequence[str], port: int, *, reuse_port: bool = False) -> list[s
     """Listens on every address of every host; with port 0 all take the port that the first one got.
 
     With `reuse_port`, other processes that ask for it too may listen there at the same time.
-    A host that ends in `.sock` is the path of a unix socket. Raises OptionError that names the address.
+    A host that ends in `.sock` is the path of a unix socket; `::` alone takes IPv4 as well, which is all that a
+    container may have. Raises OptionError that names the address.
     """
     sockets: list[socket.socket] = []
     try:
@@ -28,7 +29,7 @@ def bind(hosts: Sequence[str], port: int, *, reuse_port: bool = False) -> list[s
                 continue
             if port == 0:
                 port = next((s.getsockname()[1] for s in sockets if s.family != socket.AF_UNIX), 0)
-            sockets += _tcp(host, port, reuse_port)
+            sockets += _tcp(host, port, reuse_port, both_versions=len(hosts) == 1)
     except BaseException:
         close(sockets)
         raise
@@ -57,7 +58,7 @@ def unlink(hosts: Sequence[str]) -> None:
                 os.unlink(host)
 
 
-def _tcp(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
+def _tcp(host: str, port: int, reuse_port: bool, both_versions: bool) -> list[socket.socket]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
@@ -71,7 +72,7 @@ def _tcp(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuse_port)
             if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not (both_versions and host == "::"))
             sock.bind(address)
             sock.listen(BACKLOG)
         except OSError as error:

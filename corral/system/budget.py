@@ -148,8 +148,9 @@ def plan(
             chosen = fits // CTX_STEP * CTX_STEP
             if chosen < min_ctx:
                 raise OptionError(_too_big(demand, min(min_ctx, wanted), limit, margin, fits))
-        elif demand.total(wanted) > limit.bytes:
-            raise OptionError(_too_big(demand, wanted, limit, margin, fits))
+        elif demand.total(wanted) > limit.bytes:  # one that was set needs no margin
+            fits = (limit.bytes - demand.total(0)) // max(demand.kv_per_token, 1)
+            raise OptionError(_too_big(demand, wanted, limit, 0, fits))
         if ctx_size is None:
             spare = min(max(0, fits - chosen) // 2, (contexts - 1) * chosen) // CTX_STEP * CTX_STEP
     return MemoryPlan(
@@ -171,12 +172,12 @@ def _too_big(demand: Demand, ctx_size: int, limit: MemoryLimit, margin: int, fit
         advice = f"expected --ctx-size {most} or less, or more memory"
     else:
         advice = "expected a smaller model or quantization, or more memory"
+    kept = f", {mib(margin)} of it kept free" if margin else ""
     return (
         f"error: the model does not fit in memory: weights {mib(demand.weights)} + KV cache "
         f"{mib(demand.kv_per_token * ctx_size)} ({ctx_size} tokens of {demand.kv_per_token} bytes) + "
         f"activations {mib(demand.activations)} + processes {mib(demand.overhead)} = "
-        f"{mib(demand.total(ctx_size))}, limit {mib(limit.bytes)} ({limit.source}), {mib(margin)} of it kept "
-        f"free; {advice}"
+        f"{mib(demand.total(ctx_size))}, limit {mib(limit.bytes)} ({limit.source}){kept}; {advice}"
     )
 
 

@@ -202,14 +202,26 @@ def _rows(pid: int, table: str, columns: int) -> Iterator[list[str]]:
 
 
 def _tcp_address(text: str) -> tuple[str, int]:
-    """`0100007F:1F90` is 127.0.0.1:8080: words of 32 bits in the machine's order. Any address means ours."""
+    """`0100007F:1F90` is 127.0.0.1:8080: words of 32 bits in the machine's order. Any address means ours.
+
+    What listens on `::` is asked over IPv4 where the machine, as many a container, has no other.
+    """
     digits, _, port = text.partition(":")
     words = [int(digits[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(digits), 8)]
     packed = b"".join(words)
     family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
     if not any(packed):
-        return ("127.0.0.1" if family == socket.AF_INET else "::1"), int(port, 16)
+        six = family == socket.AF_INET6 and _has_ipv6()
+        return ("::1" if six else "127.0.0.1"), int(port, 16)
     return socket.inet_ntop(family, packed), int(port, 16)
+
+
+def _has_ipv6() -> bool:
+    try:
+        with open("/proc/net/if_inet6", encoding="ascii") as file:
+            return bool(file.read(1))
+    except OSError:
+        return False
 
 
 # -- asking --------------------------------------------------------------------------------------------------

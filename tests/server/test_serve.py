@@ -206,6 +206,16 @@ def test_binding() -> None:
     sockets.close(bound)
 
 
+@pytest.mark.parametrize(("hosts", "answers"), [(["::"], True), (["::", "127.0.0.2"], False)])
+def test_any_address_alone_takes_both_versions(hosts: list[str], answers: bool) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    bound = sockets.bind(hosts, 0)
+    with socket.socket() as client:
+        assert (client.connect_ex(("127.0.0.1", bound[0].getsockname()[1])) == 0) == answers
+    sockets.close(bound)
+
+
 @pytest.mark.parametrize(
     ("host", "message"),
     [

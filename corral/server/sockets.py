@@ -18,8 +18,8 @@ def bind(hosts: Sequence[str], port: int, *, reuse_port: bool = False) -> list[s
     """Listens on every address of every host; with port 0 all take the port that the first one got.
 
     With `reuse_port`, other processes that ask for it too may listen there at the same time.
-    A host that ends in `.sock` is the path of a unix socket; `::` alone takes IPv4 as well, which is all that a
-    container may have. Raises OptionError that names the address.
+    A host that ends in `.sock` is the path of a unix socket; `::` alone takes IPv4 as well, which is all that
+    a container may have. Raises OptionError that names the address.
     """
     sockets: list[socket.socket] = []
     try:

@@ -79,6 +79,14 @@ class EngineConfig:
     """How the KV cache keeps keys; of those there are, `corral.engine.load` takes the nearest."""
     cache_type_v: CacheTypeName = "f16"
     """The same for values."""
+    speculation: tuple[Literal["none", "ngram-simple"], ...] = ("none",)
+    """How tokens are guessed."""
+    ngram_size: int = 12
+    """ngram-simple guesses when so many tokens have come before,"""
+    ngram_min_hits: int = 1
+    """so many times;"""
+    ngram_draft: int = 48
+    """and at most so many tokens at once."""
     step_ms: int = 150
     """Milliseconds of a step while texts are generated: for so long a prompt may hold them up."""
     max_queue: int = 256

@@ -213,11 +213,13 @@ def comma_list(metavar: str, *, repeats: bool = True) -> Kind:
     return Kind(metavar, _words, merge=_extend if repeats else _replace)
 
 
-def subset(*words: str) -> Kind:
-    """A comma list of some of `words`."""
+def subset(*words: str, later: Collection[str] = ()) -> Kind:
+    """A comma list of some of `words`; those in `later` are known, but not built yet."""
 
     def read(value: str) -> tuple[str, ...]:
         items = _words(value)
+        if unbuilt := [item for item in items if item in later]:
+            raise ValueError(f"{', '.join(unbuilt)} is not built yet, expected some of {', '.join(words)}")
         if not set(items) <= set(words):
             raise ValueError(f"expected a comma list of {', '.join(words)}, got {value!r}")
         return items

@@ -52,8 +52,9 @@ COUNT = integer(0)
 SIZE = integer(1)
 SAMPLERS = ";".join(DEFAULT_ORDER)
 SPECULATION = subset(
-    "none", "draft-simple", "draft-eagle3", "draft-mtp", "draft-dflash", "draft-dspark", "ngram-simple",
-    "ngram-map-k", "ngram-map-k4v", "ngram-mod", "ngram-cache",
+    "none", "ngram-simple",
+    later=("draft-simple", "draft-eagle3", "draft-mtp", "draft-dflash", "draft-dspark", "ngram-map-k",
+           "ngram-map-k4v", "ngram-mod", "ngram-cache"),
 )  # fmt: skip
 
 NO_GPU = "there is no GPU backend: everything is on the CPU"
@@ -434,7 +435,9 @@ SERVER = (
 DRAFT_CPU = "a draft model shares the one pool of threads"
 NGRAM_MAP = "the n-gram map speculator is not planned"
 DRAFT = (
-    planned("--spec-type", "SPEC_TYPE", SPECULATION, None, "kinds of speculation", same=(("none",),)),
+    works("--spec-type", "SPEC_TYPE", SPECULATION, None, "engine.speculation",
+          "guess tokens and check several in one step, for the same text sooner: ngram-simple guesses what "
+          "followed the last time, for texts that repeat their prompt; not set = none"),
     planned("--spec-draft-model --model-draft -md", "SPEC_DRAFT_MODEL", PATH, None, "the draft model"),
     planned("--spec-draft-hf --hf-repo-draft -hfd -hfrd", "SPEC_DRAFT_HF_REPO", text("USER/MODEL[:QUANT]"),
             None,
@@ -458,9 +461,12 @@ DRAFT = (
     planned("--spec-ngram-mod-n-min", "", COUNT, 48, "n-gram speculation"),
     planned("--spec-ngram-mod-n-max", "", COUNT, 64, "n-gram speculation"),
     planned("--spec-ngram-mod-n-match", "", COUNT, 24, "n-gram speculation"),
-    planned("--spec-ngram-simple-size-n", "", COUNT, 12, "n-gram speculation"),
-    planned("--spec-ngram-simple-size-m", "", COUNT, 48, "n-gram speculation"),
-    planned("--spec-ngram-simple-min-hits", "", COUNT, 1, "n-gram speculation"),
+    works("--spec-ngram-simple-size-n", "", integer(1, 1024), 12, "engine.ngram_size",
+          "ngram-simple: last tokens that must have come before"),
+    works("--spec-ngram-simple-size-m", "", integer(1, 1024), 48, "engine.ngram_draft",
+          "ngram-simple: most tokens guessed at once"),
+    works("--spec-ngram-simple-min-hits", "", SIZE, 1, "engine.ngram_min_hits",
+          "ngram-simple: how often they must have come"),
     accepted("--spec-ngram-map-k-size-n", "", COUNT, 12, "n-gram speculation", NGRAM_MAP),
     accepted("--spec-ngram-map-k-size-m", "", COUNT, 48, "n-gram speculation", NGRAM_MAP),
     accepted("--spec-ngram-map-k-min-hits", "", COUNT, 1, "n-gram speculation", NGRAM_MAP),

@@ -201,7 +201,10 @@ def test_bare_flash_attn_leaves_the_next_flag_alone() -> None:
         ("-fa off", "-fa has no effect: attention is always the flash kind"),
         ("-dt 0.1", "-dt has no effect: a paged KV cache does not fragment"),
         ("--threads-http 4", "one event loop"),
-        ("--cache-prompt", "--cache-prompt has no effect: prompts are always computed anew"),
+        (
+            "--no-cont-batching",
+            "--no-cont-batching has no effect: requests always join and leave at every step",
+        ),
         ("--swa-full", "always full-size"),
         ("-gan 2", "self-extend"),
         ("--port 1 --port 2", "--port is given 2 times, the last one counts"),
@@ -244,12 +247,11 @@ def test_equal_batch_threads_are_silent() -> None:
             "--sampling-seq kz",
             "error while handling argument \"--sampling-seq\": expected some of edskypmxta, got 'z'",
         ),
-        ("--no-cont-batching", "error: --no-cont-batching is not built yet (planned)"),
-        ("--no-kv-unified", "error: --no-kv-unified is not built yet"),
+        ("--sleep-idle-seconds 9", "error: --sleep-idle-seconds 9 is not built yet (planned)"),
+        ("--check-tensors", "error: --check-tensors is not built yet"),
         ("--draft-max 16", "error: --draft-max 16 is not built yet"),
         ("--draft 16", "error: --draft 16 is not built yet"),
         ("-hf a/b", "error: -hf a/b is not built yet"),
-        ("--metrics", "error: --metrics is not built yet"),
         ("--rpc a:1", "error: --rpc is not supported: the protocol is unauthenticated"),
         ("--tools all", "error: --tools is not supported"),
         ("--control-vector-layer-range 1 2", "error: --control-vector-layer-range is not supported"),
@@ -298,7 +300,8 @@ def test_refusal(line: str, message: str) -> None:
         ("--chat-template-file /nonexistent/x", "can't read '/nonexistent/x'"),
         ("--api-key-file /dev/null", "holds no key"),
         ("--api-prefix v1", "begins with '/'"),
-        ("--spec-type magic", "expected a comma list of none"),
+        ("--spec-type magic", "expected a comma list of none, ngram-simple"),
+        ("--spec-type ngram-mod", "ngram-mod is not built yet, expected some of none, ngram-simple"),
         ("--warmup=perhaps", "expected on or off"),
         ("--control-vector-layer-range 1", "expected value for argument"),
         ("-ngl many", "expected an integer or one of auto, all"),
@@ -336,7 +339,7 @@ def test_an_action_ends_the_reading() -> None:
         ({"LLAMA_ARG_MODEL": "m", "LLAMA_ARG_N_PARALLEL": "2"}, {"model.path": "m", "engine.parallel": 2}),
         ({"LLAMA_ARG_NO_LOG_PREFIX": "0"}, {"server.log_prefix": False}),
         ({"LLAMA_ARG_LOG_PREFIX": "off"}, {"server.log_prefix": False}),
-        ({"LLAMA_ARG_CACHE_PROMPT": "off"}, {}),
+        ({"LLAMA_ARG_CACHE_PROMPT": "off"}, {"server.cache_prompt": False}),
         ({"LLAMA_ARG_CORS_ORIGINS": "localhost"}, {"server.cors_origins": ("localhost",)}),
         ({"LLAMA_ARG_NO_PREFILL_ASSISTANT": "1"}, {"server.prefill_assistant": False}),
         ({"LLAMA_ARG_FLASH_ATTN": "1"}, {}),
@@ -383,7 +386,7 @@ def test_a_flag_that_resets_wins_too() -> None:
 
 
 def test_a_refused_variable_may_be_overridden() -> None:
-    assert values("--spec-type none", {"LLAMA_ARG_CACHE_REUSE": "0"}) == {}
+    assert values("--offline", {"LLAMA_ARG_CACHE_REUSE": "0"}) == {}
     parse(["--cache-reuse", "0"], {"LLAMA_ARG_CACHE_REUSE": "256"}, NOWHERE)
 
 

@@ -7,12 +7,12 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from corral.engine.draft import DraftParams, NgramDraft
 from corral.engine.messages import (
     Cancel,
     ErrorInfo,
@@ -26,9 +26,8 @@ from corral.engine.messages import (
     TopToken,
 )
 from corral.engine.output import TextStream, TextTables
-from corral.engine.pace import Work
 from corral.engine.request import Request
-from corral.engine.scheduler import Limits, Part, Scheduler
+from corral.engine.scheduler import Limits, Part, Scheduler, total_work
 from corral.errors import ContextSizeError, CorralError, InternalError, Overloaded, RequestError
 from corral.program.batch import Batch, Executor, Float32
 from corral.sampling.chain import Chain
@@ -67,6 +66,10 @@ class Counters:
     step_sequences: int = 0
     most_tokens: int = 0
     rejected: int = 0
+    drafts: int = 0
+    draft_tokens: int = 0
+    draft_accepted: int = 0
+    draft_accepted_at: list[int] = field(default_factory=list)
 
 
 class Engine:
@@ -82,12 +85,15 @@ class Engine:
         text: TextTables,
         limits: Limits,
         clock: Callable[[], float] = time.perf_counter,
+        draft: DraftParams | None = None,
     ) -> None:
+        """`draft`: how to guess tokens; together with a Limits.draft_tokens."""
         executor.allocate(limits.num_blocks)
         self._executor = executor
         self._text = text
         self._limits = limits
         self._clock = clock
+        self._draft = draft
         self.scheduler = Scheduler(limits)
         self._requests: dict[str, Request] = {}
         self._arrivals = 0
@@ -137,14 +143,19 @@ class Engine:
         try:
             logits = self._executor.step(build_batch(parts))  # [S, V]
         except Exception as error:
-            return outputs + [self._fail(request, error) for request, _ in parts]
+            return outputs + [self._fail(part.request, error) for part in parts]
         now = self._clock()
-        self.scheduler.pace.learn(_work(parts), now - started)
+        self.scheduler.pace.learn(total_work(parts), now - started)
         outputs += self._progress(parts, now)
-        for request, count in parts:
-            self.scheduler.computed(request, count)
-        caught_up = [request for request, _ in parts if request.num_todo == 0]
-        outputs += [self._advance(request, row, now) for request, row in zip(caught_up, logits, strict=True)]
+        for part in parts:
+            self.scheduler.computed(part.request, part.num_new)
+        row = 0
+        for part in parts:
+            if part.request.num_todo == 0:
+                rows = logits[row : row + 1 + len(part.draft)]
+                row += len(rows)
+                outputs.append(self._advance(part, rows, now))
+        assert row == len(logits), f"{len(logits)} rows of logits for {row} places"
         return outputs
 
     def stats(self) -> Stats:
@@ -241,15 +252,16 @@ class Engine:
                 self._text.special,
             ),
             text=TextStream(self._text, submit.stop, submit.special),
+            draft=NgramDraft(self._draft) if self._draft else None,
             tokens=list(submit.prompt),
             submitted=self._clock(),
         )
 
     def _start(self, parts: Sequence[Part]) -> float:
         now = self._clock()
-        for request, _ in parts:
-            if request.started is None:
-                request.started = now
+        for part in parts:
+            if part.request.started is None:
+                part.request.started = now
         self._counters.steps += 1
         self._counters.step_sequences += len(parts)
         return now
@@ -257,41 +269,75 @@ class Engine:
     def _progress(self, parts: Sequence[Part], now: float) -> list[Output]:
         """For those that want to know, how far their prompt is after the step that has just been done."""
         return [
-            Output(id=request.id, id_slot=request.slot, progress=_progress_of(request, count, now))
-            for request, count in parts
-            if request.submit.progress and not request.num_generated
+            Output(id=part.request.id, id_slot=part.request.slot, progress=_progress_of(part, now))
+            for part in parts
+            if part.request.submit.progress and not part.request.num_generated
         ]
 
-    def _advance(self, request: Request, row: Float32, now: float) -> Output:
-        """Sample from the logits [V] of a request's last token. A failure concerns this request only."""
+    def _advance(self, part: Part, rows: Float32, now: float) -> Output:
+        """Sample from the logits [1 + guesses, V] of a request's last token and of those that were guessed.
+
+        A failure concerns this request only.
+        """
+        request = part.request
         try:
             if request.first_token is None:
                 self._count_prompt(request, now)
             if request.max_new == 0:  # only the prompt was to be computed
                 return self._finish(request, _LIMIT)
-            return self._add_token(request, row, now)
+            return self._add_tokens(part, rows, now)
         except Exception as error:
             return self._fail(request, error)
 
-    def _add_token(self, request: Request, row: Float32, now: float) -> Output:
-        token = request.chain.sample(row, request.tokens)
-        infos = self._infos(request, row, token)
-        text = request.text.feed(token)
-        request.tokens.append(token)
-        request.has_line_break = request.has_line_break or "\n" in text
-        self._count(request, now)
-        if ending := self._ending(request, token, now):
-            return self._finish(request, ending, text, [token], infos)
-        if request.num_tokens >= self._limits.n_ctx:
-            self._shift(request)
+    def _add_tokens(self, part: Part, rows: Float32, now: float) -> Output:
+        """One token, and one more for each guess that the sampler chooses too."""
+        request = part.request
+        tokens: list[int] = []
+        infos: list[TokenInfo] = []
+        text = ""
+        ending = None
+        for row in rows:
+            token = request.chain.sample(row, request.tokens)
+            infos += self._infos(request, row, token)
+            text += request.text.feed(token)
+            request.tokens.append(token)
+            tokens.append(token)
+            request.has_line_break = request.has_line_break or "\n" in text
+            self._count(request, now)
+            if ending := self._ending(request, token, now):
+                break
+            if request.num_tokens >= self._limits.n_ctx:
+                self._shift(request)
+                break
+            if len(tokens) > len(part.draft) or token != part.draft[len(tokens) - 1]:
+                break
+            self.scheduler.computed(request, 1)
+        self._count_draft(part, tokens)
+        if ending:
+            return self._finish(request, ending, text, tokens, infos)
         return Output(
             id=request.id,
             text=text,
-            tokens=[token],
+            tokens=tokens,
             infos=infos,
             id_slot=request.slot,
             timings=request.timings(now) if request.submit.timings_per_token else None,
         )
+
+    def _count_draft(self, part: Part, tokens: Sequence[int]) -> None:
+        if not part.draft or part.request.draft is None:
+            return
+        pairs = zip(tokens, part.draft, strict=False)
+        accepted = next((i for i, (token, guess) in enumerate(pairs) if token != guess), None)
+        accepted = min(len(tokens), len(part.draft)) if accepted is None else accepted
+        part.request.draft.learn(len(part.draft), accepted)
+        counters = self._counters
+        counters.drafts += 1
+        counters.draft_tokens += len(part.draft)
+        counters.draft_accepted += accepted
+        counters.draft_accepted_at += [0] * (accepted - len(counters.draft_accepted_at))
+        for i in range(accepted):
+            counters.draft_accepted_at[i] += 1
 
     def _shift(self, request: Request) -> None:
         """Make room in a full context."""
@@ -379,14 +425,8 @@ def _is_late(request: Request, now: float) -> bool:
     return most > 0 and request.has_line_break and first is not None and 1e3 * (now - first) > most
 
 
-def _work(parts: Sequence[Part]) -> Work:
-    work = Work()
-    for request, count in parts:
-        work = work.plus(Work.of(request.num_computed_tokens, count))
-    return work
-
-
-def _progress_of(request: Request, count: int, now: float) -> Progress:
+def _progress_of(part: Part, now: float) -> Progress:
+    request, count = part.request, part.num_new
     started = now if request.started is None else request.started
     return Progress(
         total=request.num_prompt,
@@ -398,20 +438,29 @@ def _progress_of(request: Request, count: int, now: float) -> Progress:
 
 def build_batch(parts: Sequence[Part]) -> Batch:
     """The step's tokens end to end, and where each sequence's are kept."""
-    spans = [(request.num_computed_tokens, request.num_computed_tokens + count) for request, count in parts]
-    tokens = [request.tokens[start:end] for (request, _), (start, end) in zip(parts, spans, strict=True)]
-    query_start = np.cumsum([0, *(count for _, count in parts)], dtype=np.int32)
-    block_tables = np.zeros((len(parts), max(len(request.block_table) for request, _ in parts)), np.int32)
-    for row, (request, _) in zip(block_tables, parts, strict=True):
-        row[: len(request.block_table)] = request.block_table
-    caught_up = [end == request.num_tokens for (request, _), (_, end) in zip(parts, spans, strict=True)]
+    starts = [part.request.num_computed_tokens for part in parts]
+    ends = [start + part.num_new for start, part in zip(starts, parts, strict=True)]
+    counts = [part.num_new + len(part.draft) for part in parts]
+    query_start = np.cumsum([0, *counts], dtype=np.int32)
+    block_tables = np.zeros((len(parts), max(len(part.request.block_table) for part in parts)), np.int32)
+    tokens: list[int] = []
+    logit_rows: list[int] = []
+    for part, start, end, table in zip(parts, starts, ends, block_tables, strict=True):
+        table[: len(part.request.block_table)] = part.request.block_table
+        tokens += part.request.tokens[start:end]
+        if end == part.request.num_tokens:
+            logit_rows += range(len(tokens) - 1, len(tokens) + len(part.draft))
+        tokens += part.draft
+    positions = [
+        np.arange(start, start + count, dtype=np.int32) for start, count in zip(starts, counts, strict=True)
+    ]
     return Batch(
-        tokens=np.fromiter(chain.from_iterable(tokens), np.int32, int(query_start[-1])),
-        positions=np.concatenate([np.arange(start, end, dtype=np.int32) for start, end in spans]),
+        tokens=np.array(tokens, np.int32),
+        positions=np.concatenate(positions),
         query_start=query_start,
-        context_len=np.array([end for _, end in spans], np.int32),
+        context_len=np.array(starts, np.int32) + np.diff(query_start),
         block_tables=block_tables,
-        logit_rows=query_start[1:][caught_up] - np.int32(1),
+        logit_rows=np.array(logit_rows, np.int32),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from corral.config import CacheTypeName, EngineConfig, ModelConfig
 from corral.engine import context
+from corral.engine.draft import DraftParams
 from corral.engine.engine import Engine
 from corral.engine.loop import LoadedModel, Progress
 from corral.engine.memory_lock import lock_memory
@@ -39,6 +40,8 @@ CACHE_TYPES: dict[CacheTypeName, CacheType] = {
     **dict.fromkeys(("q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"), "q8_0"),
 }
 """What a type that was asked for is kept as: bf16 has the size of f16; fewer bits than 8 there are none."""
+MOST_DRAFT_TOKENS = 64
+"""Guesses in one step, of all sequences: their logits take memory."""
 IDLE_STEP_SECONDS = 0.5
 """Of a step that has prompts only: so soon is a new request seen, and one whose client is gone."""
 
@@ -94,8 +97,9 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
         max_queue_tokens=ctx.queue,
         queue_seconds=config.queue_timeout or UNBOUNDED,
         context_shift=config.context_shift,
+        draft_tokens=_draft_tokens(config),
     )
-    engine = Engine(executor, text, limits)
+    engine = Engine(executor, text, limits, draft=_draft(config))
     if model.load_mode in ("mlock", "mmap+mlock"):
         notes.append(lock_memory())
     ready = Ready(
@@ -120,6 +124,18 @@ def _cache_notes(config: EngineConfig) -> list[str]:
         for flag, name in asked.items()
         if CACHE_TYPES[name] != name
     ]
+
+
+def _draft(config: EngineConfig) -> DraftParams | None:
+    if "ngram-simple" not in config.speculation:
+        return None
+    return DraftParams(config.ngram_size, config.ngram_draft, config.ngram_min_hits)
+
+
+def _draft_tokens(config: EngineConfig) -> int:
+    """Most guesses in one step; each needs a row of logits."""
+    params = _draft(config)
+    return min(params.most * config.parallel, MOST_DRAFT_TOKENS) if params else 0
 
 
 def _step_tokens(config: EngineConfig) -> int:
@@ -157,7 +173,7 @@ def _open_executor(
         threads=threads,
         isa=config.isa,
         max_tokens=_step_tokens(config),
-        max_logits=config.parallel,
+        max_logits=config.parallel + _draft_tokens(config),
         cache_types=cache_types,
         pack_cache=pack_cache,
         progress=progress,
@@ -196,7 +212,8 @@ def _plan_memory(
             kv_per_token=kv_bytes_per_block(program, cache_types) // BLOCK_TOKENS,
             train_ctx=train_ctx,
             overhead=budget.process_overhead(program.vocab_size),
-            activations=BUFFER_SLACK * activation_bytes(program, _step_tokens(config), config.parallel),
+            activations=BUFFER_SLACK
+            * activation_bytes(program, _step_tokens(config), config.parallel + _draft_tokens(config)),
         ),
         budget.memory_limit(),
         ctx_size=context.asked(config),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from corral.engine.draft import NgramDraft
 from corral.engine.messages import Submit, Timings
 from corral.engine.output import TextStream
 from corral.program.batch import BLOCK_TOKENS
@@ -48,6 +49,8 @@ class Request:
     """Where it runs, or ran last."""
     state: State = State.WAITING
     preemptions: int = 0
+    draft: NgramDraft | None = None
+    """Guesses its next tokens."""
     num_discarded: int = 0
     """Tokens that context shifts took out."""
     has_line_break: bool = False
@@ -100,6 +103,8 @@ class Request:
             prompt_ms=1e3 * (first - started),
             predicted_n=self.num_generated,
             predicted_ms=1e3 * (last - first),
+            draft_n=self.draft.guessed if self.draft else 0,
+            draft_n_accepted=self.draft.accepted if self.draft else 0,
         )
 
     def check(self) -> None:

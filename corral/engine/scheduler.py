@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
@@ -52,6 +52,8 @@ class Limits:
     """A step takes about this long at most while somebody waits for the next token of a text."""
     idle_step_seconds: float = UNBOUNDED
     """The same when there are only prompts: for how long nobody can come in or go."""
+    draft_tokens: int = 0
+    """Most tokens that are guessed in one step."""
     max_queue: int = 1 << 30
     """Requests that may wait for their turn."""
     max_queue_tokens: int = 1 << 40
@@ -74,10 +76,18 @@ class Limits:
 
 
 class Part(NamedTuple):
-    """A step computes tokens [num_computed_tokens, num_computed_tokens + num_new) of a request."""
+    """A step computes tokens [num_computed_tokens, num_computed_tokens + num_new) of a request.
+
+    And behind them, if that is all that the request has, a guess at its next ones.
+    """
 
     request: Request
     num_new: int
+    draft: Sequence[int] = ()
+
+    @property
+    def work(self) -> Work:
+        return Work.of(self.request.num_computed_tokens, self.num_new + len(self.draft))
 
 
 class Scheduler:
@@ -85,7 +95,8 @@ class Scheduler:
 
     - Every request that lags by one token gets it in every step: these are the streams that somebody
       watches. What is left of the step, in tokens and in time, is for those that lag by more: a quarter for
-      the oldest, so that it always gets on, and then as much as they can use for the shortest first.
+      the oldest, so that it always gets on, and then as much as they can use for the shortest first. When
+      there are no prompts, it is for guesses.
     - A request is admitted when there are blocks for all its tokens so far, and one for each running
       request to grow.
     - It begins behind the longest prefix that is published. When an older request is just computing the
@@ -130,6 +141,8 @@ class Scheduler:
         assert 0 <= keep < keep + discard < request.num_tokens, (keep, discard, request.num_tokens)
         del request.tokens[keep : keep + discard]
         request.num_discarded += discard
+        if request.draft:
+            request.draft.forget()
         same = min(keep, request.num_computed_tokens) // BLOCK_TOKENS
         del request.digests[same:]
         request.num_computed_tokens = same * BLOCK_TOKENS
@@ -157,6 +170,8 @@ class Scheduler:
         ready = [request for request in lagging if self._skip_computed(request)]
         if ready:
             self._share_out(ready, counts)
+        elif self.limits.draft_tokens:
+            return self._guess()
         return [Part(request, counts[request]) for request in self.running if request in counts]
 
     def computed(self, request: Request, count: int) -> None:
@@ -169,13 +184,31 @@ class Scheduler:
         for i in range(first, last):
             self.pool.publish(request.block_table[i], request.digests[i])
 
+    def _guess(self) -> list[Part]:
+        """A token for each, and what may follow it, as far as time, tokens and blocks allow."""
+        streams = [request for request in self.running if request.num_todo == 1]
+        parts = [Part(request, 1) for request in streams]
+        seconds = self.limits.step_seconds - self.pace.seconds(total_work(parts))
+        budget = min(self.limits.draft_tokens, self.limits.step_tokens - len(parts))
+        for i, request in enumerate(streams):
+            if request.draft is None:
+                continue
+            room = min(self.limits.n_ctx - request.num_tokens, request.max_new - request.num_generated - 1)
+            within = self.pace.tokens_within(seconds / (len(streams) - i), request.num_tokens)
+            draft = request.draft.propose(request.tokens, min(room, within, budget // (len(streams) - i)))
+            blocks = self.pool.allocate(request.blocks_lacking(request.num_tokens + len(draft)))
+            if blocks is None or not draft:
+                continue
+            request.block_table += blocks
+            parts[i] = Part(request, 1, draft)
+            budget -= len(draft)
+            seconds -= self.pace.seconds(Work.of(request.num_tokens, len(draft))) - self.pace.step
+        return parts
+
     def _share_out(self, ready: Sequence[Request], counts: dict[Request, int]) -> None:
         """Give the requests that lag what the step has left, in tokens and in time; the oldest gets some."""
         limits, pace = self.limits, self.pace
-        base = Work()
-        for request in counts:
-            base = base.plus(Work.of(request.num_computed_tokens, 1))
-        spent = pace.seconds(base)
+        spent = pace.seconds(total_work(Part(request, 1) for request in counts))
         seconds = limits.idle_step_seconds - spent
         if counts:
             seconds = max(limits.step_seconds - spent, spent * PROMPT_SHARE / (1 - PROMPT_SHARE))
@@ -308,6 +341,13 @@ class Scheduler:
                 request.check()
         self.slots.check(self.running)
         self.pool.check(request.block_table for request in self.running)
+
+
+def total_work(parts: Iterable[Part]) -> Work:
+    work = Work()
+    for part in parts:
+        work = work.plus(part.work)
+    return work
 
 
 def _shareable(request: Request) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from corral.engine.draft import DraftParams
 from corral.engine.engine import Engine
 from corral.engine.messages import Output, Ready, Submit
 from corral.engine.output import TextTables
@@ -110,8 +111,10 @@ def limits(**changes: float) -> Limits:
     return Limits(**{"n_ctx": 1024, "num_blocks": 64, "parallel": 4, **changes})  # type: ignore[arg-type]
 
 
-def build_engine(executor: FakeExecutor | None = None, **changes: float) -> Engine:
-    return Engine(executor or FakeExecutor(), TABLES, limits(**changes))
+def build_engine(
+    executor: FakeExecutor | None = None, draft: DraftParams | None = None, **changes: float
+) -> Engine:
+    return Engine(executor or FakeExecutor(), TABLES, limits(**changes), draft=draft)
 
 
 def prompt(length: int, seed: int = 0) -> list[int]:

@@ -82,3 +82,10 @@ def test_with_a_warm_cache(toy: str, alone: dict[str, list[TokenInfo]]) -> None:
         outputs = run(engine, REQUESTS)
         assert {id: logits_of(outputs[id]) for id in alone} == alone
     assert engine.stats().cached_tokens == 128
+
+
+def test_with_guessed_tokens(toy: str, alone: dict[str, list[TokenInfo]]) -> None:
+    engine = engine_of(toy, ctx_size=8 * TRAIN_CTX, speculation=("ngram-simple",), ngram_size=1)
+    outputs = run(engine, CROWD[:3] + REQUESTS)
+    assert {id: logits_of(outputs[id]) for id in alone} == alone
+    assert engine.stats().draft_accepted > 0

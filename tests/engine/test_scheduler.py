@@ -57,7 +57,7 @@ def step(scheduler: Scheduler) -> list[Part]:
     assert {one for one in scheduler.running if one.num_todo == 1} <= set(scheduled), "a stream pauses"
     lagging = [one for one in scheduler.running if one.num_todo > 1]
     assert not lagging or lagging[0] in scheduled, "the oldest that lags does not get on"
-    for one, count in parts:
+    for one, count, _ in parts:
         assert count <= one.num_todo
         scheduler.computed(one, count)
         assert one.num_computed_tokens <= len(one.block_table) * BLOCK_TOKENS

@@ -64,6 +64,8 @@ class Capabilities:
     """A reply with calls needs a content of null."""
     single_calls: bool = False
     """A reply with several calls is refused."""
+    thinking_key: bool = False
+    """Earlier reasoning is called `thinking`, not `reasoning_content`."""
     short_ids: bool = False
     """Ids of calls must be nine letters and digits."""
 
@@ -113,6 +115,8 @@ def probe(template: ChatTemplate) -> Capabilities:
         and shows([system, system_2, user], _SYSTEM, _SYSTEM_2),
         alternation=dialogue and not shows([user, user_2], _USER, _USER_2),
         typed_content=typed_content,
+        thinking_key="message.thinking" in template.source.text
+        and "reasoning_content" not in template.source.text,
     )
     return _probe_tools(facts, render, say)
 

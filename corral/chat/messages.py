@@ -37,6 +37,8 @@ def normalise(
         said = _say_calls(said, capabilities)
     else:
         said = _write_calls(said, capabilities, format)
+    if capabilities.thinking_key:
+        said = [_rename_reasoning(m) for m in said]
     if not capabilities.system:
         said = _fold_system(said)
     elif not capabilities.late_system or instructions:
@@ -129,6 +131,9 @@ def _say_calls(messages: list[Message], capabilities: Capabilities) -> list[Mess
             said.append(message)
             continue
         calls = [_say_call(c, capabilities) for c in message["tool_calls"]]
+        if message["content"] and capabilities.null_content:  # then what it said is a reply of its own
+            said.append({k: v for k, v in message.items() if k != "tool_calls"})
+            message = {**message, "content": ""}
         content = message["content"] or (None if capabilities.null_content else "")
         if not capabilities.single_calls or len(calls) == 1:
             said.append({**message, "content": content, "tool_calls": calls})
@@ -177,6 +182,14 @@ def _write_calls(messages: list[Message], capabilities: Capabilities, format: To
             message = {"role": "user", "content": f"Result of {name}:\n{message['content']}"}
         said.append(message)
     return said
+
+
+def _rename_reasoning(message: Message) -> Message:
+    """`thinking` for `reasoning_content`. Beside content and calls there is no place for it."""
+    if "reasoning_content" not in message or (message["content"] and message.get("tool_calls")):
+        return message
+    rest = {k: v for k, v in message.items() if k != "reasoning_content"}
+    return {**rest, "thinking": message["reasoning_content"]}
 
 
 def _text(content: Any, where: str) -> str:

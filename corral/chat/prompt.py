@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from corral.chat.capabilities import Capabilities, probe
@@ -18,10 +18,11 @@ from corral.errors import RequestError
 
 @dataclass(frozen=True)
 class Prompt:
-    """`opened`: it leaves the reasoning open, so the reply begins inside of it."""
+    """The reply begins inside of reasoning that it leaves `opened`, or of an answer (`answering`)."""
 
     text: str
     opened: bool = False
+    answering: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,19 @@ class ChatPrompter:
         else:
             text = self._render(said, add_generation_prompt is not False, shown, kwargs)
             prompt = Prompt(text, self.format.opened_by(text))
-        return Prompt(self._without_ends(prompt.text), prompt.opened)
+        return replace(prompt, text=self._without_ends(prompt.text))
 
     def _continued(self, text: str, reply: Mapping[str, Any]) -> Prompt:
         """A prompt with the beginning of the reply: what it thought, if said apart, and what it answered."""
         content, thought = _plain(reply["content"]), reply.get("reasoning_content") or ""
         thinking, opened = self.format.thinking, self.format.opened_by(text)
         if thinking is None:
-            return Prompt(text + content)
+            tools = self.format.tools
+            if thought and tools.reasoning_end:
+                text += tools.reasoning_start + thought + tools.reasoning_end
+            else:
+                text += tools.answer_start
+            return Prompt(text + content, answering=bool(tools.answer_start))
         if opened or thought:
             text += ("" if opened else thinking.start + "\n") + thought
             if not content:

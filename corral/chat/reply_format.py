@@ -60,12 +60,16 @@ class ReplyFormat:
         tools: Tools | None,
         *,
         opened: bool,
+        answering: bool = False,
         thoughts: Thoughts = "apart",
         new_id: Callable[[], str] = new_call_id,
     ) -> ScriptParser:
-        """Reads one reply to a prompt. `opened`: the prompt leaves the reasoning open."""
+        """Reads one reply; `opened` and `answering` are as of its `Prompt`."""
         reader = Reader(new_id, thoughts)
-        return ScriptParser(reader, self._script(reader, tools, opened))
+        parser = ScriptParser(reader, self._script(reader, tools, opened))
+        if answering:
+            parser.feed(self.tools.answer_start)
+        return parser
 
     def _script(self, r: Reader, tools: Tools | None, opened: bool) -> Script[None]:
         if self.thinking:

@@ -149,7 +149,8 @@ def _encode(model: LoadedModel, text: str, n_ctx: int) -> list[int]:
 
 def _parser(request: ChatRequest, talk: Conversation) -> ReplyParser:
     tools = None if request.parse_tool_calls is False else talk.tools
-    return talk.format.parser(tools, opened=talk.prompt.opened, thoughts=talk.reasoning.thoughts)
+    prompt, thoughts = talk.prompt, talk.reasoning.thoughts
+    return talk.format.parser(tools, opened=prompt.opened, answering=prompt.answering, thoughts=thoughts)
 
 
 def _within_budget(engine: Engine, tokenizer: Tokenizer, talk: Conversation, rules: ReplyRules) -> Engine:
@@ -160,7 +161,7 @@ def _within_budget(engine: Engine, tokenizer: Tokenizer, talk: Conversation, rul
     return ThinkingBudget(
         engine,
         tokenizer,
-        lambda: talk.format.parser(talk.tools, opened=talk.prompt.opened),
+        lambda: talk.format.parser(talk.tools, opened=talk.prompt.opened, answering=talk.prompt.answering),
         talk.reasoning.budget,
         talk.reasoning.message + end,
         rules.behind_reasoning,

@@ -77,7 +77,7 @@ def reply_rules(tokenizer: Tokenizer, talk: Conversation, asked: Constraint | No
     if talk.tools and asked is not None and schema is None:
         raise RequestError("Field 'grammar': not possible together with 'tools'")
     reasons = talk.format.reasoning_end(talk.tools) != ""
-    if talk.tools is None and (schema is None or not reasons):
+    if talk.prompt.answering or (talk.tools is None and (schema is None or not reasons)):
         return ReplyRules(asked, asked, special)
 
     def rules(*, thinks: bool) -> Constraint:

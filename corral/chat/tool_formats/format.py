@@ -19,6 +19,9 @@ class ToolFormat(ABC):
     """A template that has all the texts of one of these tuples uses this syntax."""
     markers: tuple[str, ...] = ()
     """What may be control tokens: their text must be generated for the parser to see it."""
+    answer_start: str = ""
+    """What an answer begins with, where a plain text is none."""
+    reasoning_start: str = ""
     reasoning_end: str = ""
     reasoning_end_before_calls: str = ""
     """The syntax marks reasoning in its own way, which `script` and `grammar` know: with this it ends."""

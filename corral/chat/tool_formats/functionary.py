@@ -36,6 +36,7 @@ class Recipients(ToolFormat):
     """v3.2: `>>>`, a recipient, a line break and its part. An answer goes to `all`."""
 
     name = "functionary-v3.2"
+    answer_start = "all\n"
     found_by = ((">>>all",), (">>>${recipient}",))
 
     def script(self, r: Reader, tools: Tools | None) -> Script[None]:

@@ -28,6 +28,8 @@ class Harmony(ToolFormat):
     name = "harmony"
     found_by = ((START, CHANNEL, MESSAGE),)
     markers = (START, CHANNEL, MESSAGE, CONSTRAIN, *ENDS)
+    answer_start = "<|channel|>final<|message|>"
+    reasoning_start = "<|channel|>analysis<|message|>"
     reasoning_end = "<|end|><|start|>assistant<|channel|>final<|message|>"
     reasoning_end_before_calls = "<|end|><|start|>assistant"
 

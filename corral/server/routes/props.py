@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral.chat.capabilities import Capabilities
+from corral.chat.prompt import ChatPrompter
 from corral.errors import NotSupported
 from corral.server.errors import json_response
 from corral.server.generation_settings import default_settings
@@ -38,6 +39,7 @@ async def get_props(state: ServerState, _request: Request) -> Response:
             "ui": False,
             "ui_settings": {},
             "chat_template": template.source.text,
+            **_tool_template(model.prompter.with_tools),
             "chat_template_caps": _caps(model.prompter.capabilities),
             "bos_token": template.bos_token,
             "eos_token": template.eos_token,
@@ -46,6 +48,10 @@ async def get_props(state: ServerState, _request: Request) -> Response:
             "cors_proxy_enabled": False,
         }
     )
+
+
+def _tool_template(prompter: ChatPrompter | None) -> dict[str, str]:
+    return {"chat_template_tool_use": prompter.template.source.text} if prompter else {}
 
 
 async def set_props(state: ServerState, _request: Request) -> Response:

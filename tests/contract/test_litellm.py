@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -30,6 +32,16 @@ litellm: Any = pytest.importorskip("litellm")
 
 HI: Any = [{"role": "user", "content": "Hello!"}]
 PROVIDERS = [("openai/x", "/v1"), ("anthropic/x", "")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _close_its_event_loop() -> Iterator[None]:
+    """It makes one for this thread, even when used without asyncio, and leaves it open."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.get_event_loop().close()
+    asyncio.set_event_loop(None)
 
 
 def options(live: Callable[[Any], str], engine: FakeEngine, provider: tuple[str, str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from corral.errors import ModelFileError
 from corral.gguf.reader import GGUFFile
 from corral.program import config
 from corral.program.module import Binder
+from corral.program.outputs import Head, Output, has_logits, hidden_states
 from corral.program.program import Attention, Embed, Program
 from corral.program.trace import ShapeMismatch, Trace, fits
 
@@ -22,8 +23,8 @@ def architectures() -> list[str]:
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
-def trace_program(file: GGUFFile) -> Program:
-    """Run the file's model once on symbolic tensors.
+def trace_program(file: GGUFFile, output: Output = "logits") -> Program:
+    """Run the file's model once on symbolic tensors. An encoder has hidden states for "logits" too.
 
     Raises ModelFileError for an unknown architecture, missing or left-over tensors, and shapes that don't fit
     together.
@@ -38,10 +39,17 @@ def trace_program(file: GGUFFile) -> Program:
     binder = Binder(file, cfg.norm_eps, cfg.block_count)
     trace = Trace()
     model = module.Model(binder)
+    head = Head(binder)
     binder.finish(model.ignored)
+    if output == "scores" and not head:
+        raise ModelFileError(file.path, "tensors", "without cls and cls.output", "a head, to rank with")
     try:
-        program = trace.program(model.forward(trace, cfg))
+        result = model.forward(trace, cfg)
+        program = trace.program(result)
         _expect_of_metadata(program, cfg)
+        if output != "logits":
+            hidden = hidden_states(result)
+            program = trace.program(head(hidden) if output == "scores" else hidden)
     except ShapeMismatch as error:
         wanted = "shapes that follow from the metadata"
         raise ModelFileError(file.path, "tensor shapes", str(error), wanted) from None
@@ -54,10 +62,14 @@ def _expect_of_metadata(program: Program, cfg: config.Config) -> None:
         if isinstance(op, Embed):
             name, (vocabulary, width) = program.weights[op.weight].name, program.weights[op.weight].shape
             fits(width == cfg.width, f"{name} has {width} columns, embedding_length is {cfg.width}")
-            fits(
-                vocabulary == program.width,
-                f"{name} has {vocabulary} tokens, the output {program.width}",
-            )
+            if op.by == "position":
+                positions = f"{name} has {vocabulary} positions, context_length is {cfg.context_length}"
+                fits(vocabulary >= cfg.context_length, positions)
+            elif op.by == "token" and has_logits(program):
+                fits(
+                    vocabulary == program.width,
+                    f"{name} has {vocabulary} tokens, the output {program.width}",
+                )
         if isinstance(op, Attention):
             found = (op.heads, program.kv_layers[op.layer].kv_heads)
             fits(

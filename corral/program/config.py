@@ -50,11 +50,12 @@ class Config:
             raise ModelFileError(
                 file.path, f"{arch}.attention.value_length", value_dim, f"the key length, {head_dim}"
             )
-        eps = file.require(f"{arch}.attention.layer_norm_rms_epsilon", float)
+        key = f"{arch}.attention.layer_norm_epsilon"  # with the mean taken out
+        if key not in file.metadata:
+            key = f"{arch}.attention.layer_norm_rms_epsilon"
+        eps = file.require(key, float)
         if not 0 <= eps < 1:
-            raise ModelFileError(
-                file.path, f"{arch}.attention.layer_norm_rms_epsilon", eps, "a number from 0 to 1"
-            )
+            raise ModelFileError(file.path, key, eps, "a number from 0 to 1")
         return cls(
             block_count=count("block_count", most=MOST_LAYERS),
             width=width,

@@ -1,6 +1,7 @@
 """The models in plain numpy, from their papers: a whole sequence at once, no Program, no cache.
 
-Weights are float64 by their GGUF names; metadata lack the architecture's prefix; tokens [n] -> logits [n, V].
+Weights are float64 by their GGUF names; metadata lack the architecture's prefix; tokens [n] -> logits
+[n, V], or the hidden states [n, D] of an encoder.
 """
 
 from __future__ import annotations
@@ -40,6 +41,21 @@ def rotate(x: Array, freqs: Array, *, neighbours: bool) -> Array:
     else:
         out[..., :half], out[..., half:] = turned.real, turned.imag
     return out
+
+
+def layer_norm(w: Weights, name: str, x: Array, eps: float) -> Array:
+    """arXiv:1607.06450"""
+    x = x - x.mean(axis=-1, keepdims=True)
+    x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
+    return x * w[f"{name}.weight"] + w.get(f"{name}.bias", 0.0)
+
+
+def attend_both_ways(q: Array, k: Array, v: Array, bias: Array | float = 0.0) -> Array:
+    """arXiv:1706.03762: q, k, v [n, H, Dh], bias [H, n, n] -> [n, H * Dh]."""
+    scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(q.shape[-1]) + bias
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return np.einsum("hij,jhd->ihd", weights, v).reshape(len(q), -1)
 
 
 def attend(q: Array, k: Array, v: Array, scale: float, window: int = 0) -> Array:
@@ -115,4 +131,70 @@ def gemma3(w: Weights, meta: Meta, tokens: Array) -> Array:
     return cap * np.tanh(logits / cap) if cap else logits
 
 
-MODELS: Mapping[str, Callable[..., Array]] = {"llama": llama, "gemma3": gemma3}
+def bert(w: Weights, meta: Meta, tokens: Array) -> Array:
+    """arXiv:1810.04805, to the last hidden states [n, D]; every token is of segment A."""
+    eps, n_heads = meta["attention.layer_norm_epsilon"], meta["attention.head_count"]
+    x = w["token_embd.weight"][tokens] + w["position_embd.weight"][: len(tokens)]
+    if "token_types.weight" in w:
+        x = x + w["token_types.weight"][0]
+    x = layer_norm(w, "token_embd_norm", x, eps)
+    for i in range(meta["block_count"]):
+        blk = f"blk.{i}."
+        q, k, v = (heads(linear(w, f"{blk}attn_{name}", x), n_heads) for name in "qkv")
+        x = x + linear(w, f"{blk}attn_output", attend_both_ways(q, k, v))
+        x = layer_norm(w, f"{blk}attn_output_norm", x, eps)
+        x = x + linear(w, f"{blk}ffn_down", gelu(linear(w, f"{blk}ffn_up", x)))
+        x = layer_norm(w, f"{blk}layer_output_norm", x, eps)
+    return x
+
+
+def nomic_bert(w: Weights, meta: Meta, tokens: Array) -> Array:
+    """arXiv:2402.01613: BERT with rotary positions and SwiGLU."""
+    eps, n_heads = meta["attention.layer_norm_epsilon"], meta["attention.head_count"]
+    freqs = frequencies(meta["embedding_length"] // n_heads, meta["rope.freq_base"])
+    x = w["token_embd.weight"][tokens]
+    if "token_types.weight" in w:
+        x = x + w["token_types.weight"][0]
+    x = layer_norm(w, "token_embd_norm", x, eps)
+    for i in range(meta["block_count"]):
+        blk = f"blk.{i}."
+        q, k, v = (heads(x, n_heads) for x in np.split(linear(w, f"{blk}attn_qkv", x), 3, axis=1))
+        q, k = (rotate(x, freqs, neighbours=False) for x in (q, k))
+        x = x + linear(w, f"{blk}attn_output", attend_both_ways(q, k, v))
+        x = layer_norm(w, f"{blk}attn_output_norm", x, eps)
+        gated = silu(linear(w, f"{blk}ffn_gate", x)) * linear(w, f"{blk}ffn_up", x)
+        x = layer_norm(w, f"{blk}layer_output_norm", x + linear(w, f"{blk}ffn_down", gated), eps)
+    return x
+
+
+def jina_bert_v2(w: Weights, meta: Meta, tokens: Array) -> Array:
+    """arXiv:2310.19923: BERT with a bias that grows with the distance (ALiBi, arXiv:2108.12409) and GeGLU."""
+    eps, n_heads = meta["attention.layer_norm_epsilon"], meta["attention.head_count"]
+    # the paper's code: where their number is no power of two, the rest are between those of half as many
+    power = 2 ** int(np.log2(n_heads))
+    slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
+    slopes += [2 ** (-4 * (2 * h + 1) / power) for h in range(n_heads - power)]
+    i, j = np.indices((len(tokens), len(tokens)))
+    away = -np.array(slopes)[:, None, None] * np.abs(i - j)
+    x = layer_norm(w, "token_embd_norm", w["token_embd.weight"][tokens] + w["token_types.weight"][0], eps)
+    for i in range(meta["block_count"]):
+        blk = f"blk.{i}."
+        q, k, v = (linear(w, f"{blk}attn_{name}", x) for name in "qkv")
+        if f"{blk}attn_q_norm.weight" in w:
+            q, k = (layer_norm(w, f"{blk}attn_{name}_norm", x, eps) for name, x in (("q", q), ("k", k)))
+        h = attend_both_ways(*(heads(x, n_heads) for x in (q, k, v)), bias=away)
+        h = layer_norm(w, f"{blk}attn_output_norm", x + linear(w, f"{blk}attn_output", h), eps)
+        x = layer_norm(w, f"{blk}attn_norm_2", x + h, eps) if f"{blk}attn_norm_2.weight" in w else h
+        h = linear(w, f"{blk}ffn_up", x)
+        h = gelu(linear(w, f"{blk}ffn_gate", x)) * h if f"{blk}ffn_gate.weight" in w else gelu(h)
+        x = layer_norm(w, f"{blk}layer_output_norm", x + linear(w, f"{blk}ffn_down", h), eps)
+    return x
+
+
+MODELS: Mapping[str, Callable[..., Array]] = {
+    "llama": llama,
+    "gemma3": gemma3,
+    "bert": bert,
+    "nomic-bert": nomic_bert,
+    "jina-bert-v2": jina_bert_v2,
+}

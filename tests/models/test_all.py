@@ -12,10 +12,12 @@ from batches import alone, logits_of, play, together
 from plain import MODELS, frequencies
 from tiny import VOCAB, Array, Toy
 
+from corral.errors import ModelFileError
 from corral.gguf.quants import dequantize
 from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType
 from corral.models import architectures, trace_program
+from corral.program.outputs import has_logits
 from corral.program.reference import ReferenceExecutor
 
 WIDER = {"embedding_length": 256, "feed_forward_length": 512}
@@ -31,9 +33,13 @@ LENGTHS = (75, 1, 33)
 SEQUENCES = [[int(t) for t in np.random.default_rng(n).integers(0, VOCAB, n)] for n in LENGTHS]
 
 
+def module_of(arch: str) -> str:
+    return f"corral.models.{arch.replace('-', '_')}"
+
+
 def toy(arch: str, mix: str, **changes: Any) -> Toy:
     types, wider = MIXES[mix]
-    if wider and "attention.key_length" in importlib.import_module(f"corral.models.{arch}").TINY:
+    if wider and "attention.key_length" in importlib.import_module(module_of(arch)).TINY:
         wider = {**wider, "attention.key_length": 64, "attention.value_length": 64}
     return Toy(arch, types, changes=wider, **changes)
 
@@ -70,7 +76,9 @@ def test_every_architecture_has_a_plain_twin() -> None:
 def test_the_program_is_the_model(tmp_path: Path, arch: str, optional: bool, mix: str) -> None:
     one = toy(arch, mix, optional=optional)
     file = one.write(tmp_path)
-    found = play(exact(file), SEQUENCES, together(LENGTHS, 40))
+    executor = exact(file)
+    # an encoder takes a sequence whole
+    found = play(executor, SEQUENCES, together(LENGTHS, 75 if executor.program.whole else 40))
     for logits, tokens in zip(found, SEQUENCES, strict=True):
         wanted = MODELS[arch](read_weights(file), one.meta, np.array(tokens))
         assert_close(logits, wanted, 1e-6)  # they differ by being given as float32
@@ -149,6 +157,80 @@ def test_llama_3_rope_factors(tmp_path: Path) -> None:
     check_plain(one, tmp_path, plain / factors.astype(np.float64))
 
 
+@pytest.mark.parametrize(
+    "change", [{"attention.head_count": 6}, {"attention.layer_norm_epsilon": 0.1}], ids=str
+)
+def test_metadata_of_encoders(tmp_path: Path, change: dict[str, Any]) -> None:
+    for arch in ("bert", "nomic-bert", "jina-bert-v2"):
+        check_plain(Toy(arch, changes={"embedding_length": 96, **change}), tmp_path)
+
+
+def test_jina_with_gate_and_up_in_one(tmp_path: Path) -> None:
+    """The gate is the first half."""
+    one = Toy("jina-bert-v2", optional=True)
+    file = one.write(tmp_path)
+    for i in range(2):
+        gate, up = (one.weights[f"blk.{i}.ffn_{name}.weight"] for name in ("gate", "up"))
+        del one.weights[f"blk.{i}.ffn_gate.weight"], one.weights[f"blk.{i}.ffn_gate.bias"]
+        one.weights[f"blk.{i}.ffn_up.weight"] = np.concatenate([gate, up])
+        one.weights[f"blk.{i}.ffn_up.bias"] = np.concatenate([up[:, 0] * 0, up[:, 0]])
+    joined = one.write(tmp_path)
+    weights = read_weights(file)
+    for i in range(2):
+        weights[f"blk.{i}.ffn_gate.bias"] = np.zeros(160)
+        weights[f"blk.{i}.ffn_up.bias"] = weights[f"blk.{i}.ffn_up.weight"][:, 0]
+    wanted = MODELS["jina-bert-v2"](weights, one.meta, np.array(SEQUENCES[0]))
+    assert_close(logits_of(exact(joined), SEQUENCES[0]), wanted, 1e-6)
+
+
+@pytest.mark.parametrize("arch", architectures())
+def test_hidden_states(tmp_path: Path, arch: str) -> None:
+    """In place of logits: what the output matrix would be multiplied with."""
+    file = Toy(arch, optional=True).write(tmp_path)
+    weights, full = read_weights(file), trace_program(file)
+    program = trace_program(file, "hidden")
+    executor = ReferenceExecutor(program, file, quantize_activations=False, dtype=np.float64)
+    hidden, logits = (logits_of(run, SEQUENCES[0]) for run in (executor, exact(file)))
+    assert program.width == weights["token_embd.weight"].shape[1]
+    if has_logits(full):
+        bias = weights["output.bias"]
+        assert_close(logits, hidden @ weights["output.weight"].T + bias, 1e-6)
+    else:
+        assert np.array_equal(hidden, logits)
+
+
+@pytest.mark.parametrize("names", [("cls",), ("cls.output",), ("cls", "cls.output")], ids="+".join)
+@pytest.mark.parametrize("arch", ["bert", "llama"])
+def test_scores(tmp_path: Path, arch: str, names: tuple[str, ...]) -> None:
+    """A dense layer with tanh, then a projection; a model may have one of them only."""
+    one, rng = Toy(arch), np.random.default_rng(0)
+    labels = 1
+    for name in names:
+        rows = 64 if name == "cls" and len(names) == 2 else labels
+        one.weights[f"{name}.weight"] = rng.standard_normal((rows, 64)).astype(np.float32) / 8
+        one.weights[f"{name}.bias"] = rng.standard_normal(rows).astype(np.float32)
+    file = one.write(tmp_path)
+    weights = read_weights(file)
+    wanted, scores = (
+        logits_of(
+            ReferenceExecutor(
+                trace_program(file, output), file, quantize_activations=False, dtype=np.float64
+            ),
+            SEQUENCES[0],
+        )
+        for output in ("hidden", "scores")
+    )
+    for name in names:
+        wanted = wanted @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+        wanted = np.tanh(wanted) if name == "cls" else wanted
+    assert_close(scores, wanted, 1e-5)
+
+
+def test_no_scores_without_a_head(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"without cls and cls\.output, expected a head, to rank with"):
+        trace_program(Toy("bert").write(tmp_path), "scores")
+
+
 @pytest.mark.native
 @pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize("arch", architectures())
@@ -168,11 +250,10 @@ def test_native(tmp_path: Path, arch: str, mix: str) -> None:
         allowed = 1e-4 if mix in ("F32", "halves") else spread(twin - model) / spread(model)
         assert spread(logits - twin) <= allowed * spread(model)
         assert spread(logits - model) <= 1.1 * spread(twin - model) + 1e-4 * spread(model)
-    for threads, isa, chunk in [(1, isa, 45) for isa in isas()] + [
-        (2, "auto", 1),
-        (3, "auto", 7),
-        (3, "auto", 512),
-    ]:
+    runs = [(1, isa, 45) for isa in isas()] + [(2, "auto", 1), (3, "auto", 7), (3, "auto", 512)]
+    if program.whole:
+        runs = [(1, isa, 512) for isa in isas()] + [(2, "auto", 512), (3, "auto", 512)]
+    for threads, isa, chunk in runs:
         native = NativeExecutor(program, file, threads=threads, isa=isa, max_logits=512)
         for logits, wanted in zip(play(native, SEQUENCES, together(LENGTHS, chunk)), bits, strict=True):
             assert np.array_equal(logits, wanted), f"{isa}, {threads} threads, chunks of {chunk}"

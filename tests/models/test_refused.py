@@ -16,6 +16,14 @@ from corral.gguf.types import GGMLType
 from corral.gguf.writer import GGUFWriter
 from corral.models import architectures, trace_program
 
+FITTING = {
+    # only the first type is used; what an encoder's tokens are is for its vocabulary to say
+    **{(arch, "token_types.weight"): (1, 3) for arch in ("bert", "nomic-bert", "jina-bert-v2")},
+    **{(arch, "token_embd.weight"): (48, 98) for arch in ("bert", "nomic-bert", "jina-bert-v2")},
+    ("bert", "position_embd.weight"): (257,),
+}
+"""Numbers of rows that are as good as the toy's."""
+
 
 def refusal(file: GGUFFile) -> str:
     with pytest.raises(ModelFileError) as error:
@@ -34,7 +42,7 @@ def once(name: str) -> bool:
 @pytest.mark.parametrize("arch", architectures())
 def test_each_needed_tensor_is_missed(tmp_path: Path, arch: str) -> None:
     needed = [tensor.name for tensor in Toy(arch).declared if tensor.needed and once(tensor.name)]
-    assert len(needed) > 10
+    assert len(needed) > 8
     for name in needed:
         one = Toy(arch)
         del one.weights[f"{name}.weight"]
@@ -59,6 +67,8 @@ def test_each_shape_is_checked(tmp_path: Path, arch: str) -> None:
             (*shape, 2),
             (*shape[:-1], 48),
         ):
+            if wrong[1:] == shape[1:] and wrong[0] in FITTING.get((arch, name), ()):
+                continue
             one = Toy(arch, optional=True)
             one.weights[name] = np.ones(wrong, np.float32)
             message = refusal(one.write(tmp_path))

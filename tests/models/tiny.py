@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType
 from corral.gguf.writer import GGUFWriter
-from corral.program.module import Embedding, Layers, Linear, Module
+from corral.program.module import Embedding, LayerNorm, Layers, Linear, Module
 
 VOCAB = 97
 Array = NDArray[Any]
@@ -33,6 +33,7 @@ class Sizes:
     head_dim: int
     feed_forward: int
     rotated: int
+    context: int
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> Sizes:
@@ -46,17 +47,23 @@ class Sizes:
             head_dim,
             meta["feed_forward_length"],
             meta.get("rope.dimension_count", head_dim),
+            meta["context_length"],
         )
 
-    def shape(self, name: str) -> tuple[int, ...]:
+    def shape(self, name: str, kind: Any) -> tuple[int, ...]:
         """Of the tensor of a field; add the fields of a new architecture here."""
         width, queries, keys = self.width, self.heads * self.head_dim, self.kv_heads * self.head_dim
+        if kind is LayerNorm:  # over all columns
+            return {"attn_q_norm": (queries,), "attn_k_norm": (keys,)}.get(name, (width,))
         return {
             "token_embd": (VOCAB, width),
+            "token_types": (2, width),
+            "position_embd": (self.context, width),
             "output": (VOCAB, width),
             "attn_q": (queries, width),
             "attn_k": (keys, width),
             "attn_v": (keys, width),
+            "attn_qkv": (queries + 2 * keys, width),
             "attn_output": (width, queries),
             "ffn_gate": (self.feed_forward, width),
             "ffn_up": (self.feed_forward, width),
@@ -95,8 +102,8 @@ def declared(model: type[Module], sizes: Sizes, prefix: str = "") -> Iterator[De
                 yield from declared(typing.get_args(kind)[0], sizes, f"{prefix}{name}.{i}.")
             continue
         needed = not optional and not hasattr(model, name)
-        yield Declared(prefix + name, sizes.shape(name), needed, kind is Linear)
-        assert kind is not Embedding or len(sizes.shape(name)) == 2
+        yield Declared(prefix + name, sizes.shape(name, kind), needed, kind in (Linear, LayerNorm))
+        assert kind is not Embedding or len(sizes.shape(name, kind)) == 2
 
 
 @dataclass
@@ -122,7 +129,8 @@ class Toy:
         self.declared = list(declared(self.model, self.sizes))
         rng = np.random.default_rng(len(self.arch))
         for tensor in self.declared:
-            if not (tensor.needed or (self.optional and len(tensor.shape) == 2)):
+            optional = self.optional and (len(tensor.shape) == 2 or tensor.takes_bias)
+            if not (tensor.needed or optional):
                 continue
             scale = tensor.shape[-1] ** -0.5 if len(tensor.shape) == 2 else 0.2
             values = rng.standard_normal(tensor.shape) * scale + (len(tensor.shape) == 1)

@@ -141,6 +141,8 @@ class ServerConfig:
     ssl_key_file: str | None = None
     """PEM, with `ssl_cert_file`; both or none."""
     ssl_cert_file: str | None = None
+    ui: bool = True
+    """Serve the chat page, unless `static_path` names other files."""
     static_path: str | None = None
     """A folder whose files are served where there is no route."""
     metrics: bool = False

@@ -40,7 +40,7 @@ from corral.server.routes.responses import (
 from corral.server.routes.slots import get_slots
 from corral.server.routes.tokens import detokenize, tokenize
 from corral.server.state import ServerState
-from corral.server.static_files import NoRoute
+from corral.server.static_files import PAGE_PATHS, NoRoute
 
 Handler = Callable[[ServerState, Request], Awaitable[ASGIApp]]
 
@@ -97,6 +97,8 @@ def build_app(state: ServerState) -> Starlette:
     """The ASGI application. All paths begin with the configuration's `api_prefix`."""
     prefix = state.config.api_prefix
     always = [prefix + path for path in ALWAYS_SERVED]
+    own_page = state.config.ui and state.config.static_path is None
+    page = [prefix + path for path in (PAGE_PATHS if own_page else PAGE)]
     shapes = {prefix + path: shape for path, shape in SHAPES.items()}
     routes = [
         Route(prefix + path, _answer(handler, state), methods=[method], name=path)
@@ -114,14 +116,14 @@ def build_app(state: ServerState) -> Starlette:
                 routes=names,
                 observer=state.observer,
             ),
-            Middleware(ApiKeys, keys=state.config.api_keys, public=[*always, *(prefix + p for p in PAGE)]),
-            Middleware(Readiness, state=state, always=always),
+            Middleware(ApiKeys, keys=state.config.api_keys, public=[*always, *page]),
+            Middleware(Readiness, state=state, always=[*always, *(page if own_page else ())]),
         ],
         exception_handlers={HTTPException: _http_error},
     )
     app.state.metrics = Metrics(state)
     app.router.redirect_slashes = False
-    app.router.default = NoRoute(state.config.static_path, prefix)
+    app.router.default = NoRoute(state.config)
     return app
 
 

@@ -98,7 +98,7 @@ async def test_the_one_model_is_listed_in_both_forms(client: httpx.AsyncClient) 
 @pytest.mark.parametrize(
     ("method", "path", "status", "message"),
     [
-        ("GET", "/", 404, "File Not Found"),
+        ("GET", "/nothing", 404, "File Not Found"),
         ("GET", "/v1/model", 404, "File Not Found"),
         ("GET", "/health/", 404, "File Not Found"),
         ("POST", "/v2/chat/completions", 404, "File Not Found"),

@@ -36,7 +36,7 @@ async def get_props(state: ServerState, _request: Request) -> Response:
             "endpoint_slots": config.slots,
             "endpoint_props": config.props,
             "endpoint_metrics": config.metrics,
-            "ui": False,
+            "ui": state.config.ui,
             "ui_settings": {},
             "chat_template": template.source.text,
             **_tool_template(model.prompter.with_tools),

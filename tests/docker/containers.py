@@ -80,10 +80,13 @@ class Container:
         except (httpx.TransportError, TypeError, KeyError, IndexError):
             return False
 
-    def engine_pid(self) -> str:
-        """The engine process, as a number in the container."""
-        look = 'for p in /proc/[0-9]*; do grep -qs engine.process "$p/cmdline" && basename "$p"; done'
-        return self.exec("sh", "-c", look + " | tail -n 1")
+    def kill_engine(self) -> None:
+        """SIGKILL to the engine process."""
+        self.exec(
+            "sh",
+            "-c",
+            "for p in /proc/[0-9]*; do grep -qs engine[.]process $p/cmdline && kill -9 ${p#/proc/}; done; :",
+        )
 
 
 def until(condition: Callable[[], bool], seconds: float, explain: Callable[[], object] = str) -> None:

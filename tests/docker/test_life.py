@@ -111,8 +111,7 @@ def test_health_from_starting_to_healthy_to_unhealthy_and_restart(start: Start, 
     until(lambda: container.health == "healthy", 30, lambda: container.state)
 
     # an engine that dies is started again, and the container stays
-    killed = container.engine_pid()
-    container.exec("kill", "-9", killed)
+    container.kill_engine()
     until(lambda: "the engine is ready again" in container.logs(), 60, container.logs)
     assert "was killed by SIGKILL, perhaps because memory ran out" in container.logs()
     assert chat(container.wait_ready()).status_code == 200
@@ -120,7 +119,7 @@ def test_health_from_starting_to_healthy_to_unhealthy_and_restart(start: Start, 
 
     # one that can't come back: unhealthy, then the end with an error, and the restart policy has its turn
     (folder / MODEL).rename(folder / "gone.gguf")
-    container.exec("kill", "-9", container.engine_pid())
+    container.kill_engine()
     until(lambda: container.health == "unhealthy", 40, lambda: (container.state, container.logs()))
     until(lambda: container.inspect(".RestartCount") == 1, 60, container.logs)
     until(lambda: not container.state["Running"], 60, container.logs)

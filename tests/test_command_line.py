@@ -343,7 +343,7 @@ def test_an_action_ends_the_reading() -> None:
         ({"LLAMA_ARG_CORS_ORIGINS": "localhost"}, {"server.cors_origins": ("localhost",)}),
         ({"LLAMA_ARG_NO_PREFILL_ASSISTANT": "1"}, {"server.prefill_assistant": False}),
         ({"LLAMA_ARG_FLASH_ATTN": "1"}, {}),
-        ({"LLAMA_ARG_JINJA": "true", "LLAMA_ARG_CONT_BATCHING": "1"}, {}),
+        ({"LLAMA_ARG_JINJA": "true", "LLAMA_ARG_CONT_BATCHING": "1"}, {"server.jinja": True}),
         ({"LLAMA_ARG_NO_MMPROJ": "1"}, {}),
         ({"HF_TOKEN": "secret", "LLAMA_CACHE": "/c"}, {}),
         ({"NO_COLOR": "1"}, {"server.log_colors": "off"}),

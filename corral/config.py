@@ -67,6 +67,8 @@ class EngineConfig:
     `parallel` requests may use an equal part."""
     ctx_per_request: int | None = None
     """Most tokens of one request; without `ctx_size` the pool holds as many for each of `parallel`."""
+    slot_save_path: str | None = None
+    """Folder of the files that slots are saved to. None: they can't be."""
     context_shift: bool = False
     """Drop tokens from the middle of a sequence when its context is full, instead of ending it."""
     parallel: int = 4

@@ -6,6 +6,8 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
+
 #include "program.h"
 
 namespace nb = nanobind;
@@ -35,6 +37,10 @@ const FormatKernels& expect_shape(int type, int rows, int cols) {
 }
 
 // The bytes that rows x cols of a type take in the file, checked against what was handed over.
+void expect_block(const Program& p, int block) {
+    if (block < 0 || block >= p.block_count()) throw nb::value_error("a block outside the pool");
+}
+
 void expect_bytes(int type, int rows, int cols, const Bytes& data) {
     const FormatKernels& f = expect_shape(type, rows, cols);
     if (data.size() != size_t(rows) * size_t(cols / f.block_weights) * size_t(f.block_bytes))
@@ -224,6 +230,15 @@ NB_MODULE(_native, m) {
         }, "q"_a, "out"_a, "layer"_a, "heads"_a, "scale"_a, "softcap"_a, "window"_a, "causal"_a, "slopes"_a)
         .def("finish", &Program::finish, "logits"_a, "tokens"_a, "logit_rows"_a)
         .def("allocate_blocks", &Program::allocate_blocks, "blocks"_a)
+        .def("read_block", [](Program& p, int block) {
+            expect_block(p, block);
+            return nb::bytes(p.block_data(block), p.kv_block_bytes());
+        }, "block"_a, "Keys and values of all layers in a KV block.")
+        .def("write_block", [](Program& p, int block, Bytes data) {
+            expect_block(p, block);
+            if (data.size() != p.kv_block_bytes()) throw nb::value_error("a block of another size");
+            std::memcpy(p.block_data(block), data.data(), data.size());
+        }, "block"_a, "data"_a)
         .def("step", [](Program& p, Ints tokens, Ints positions, Ints query_start, Ints context_len,
                         IntTable block_tables, Ints logit_rows) {
             const Batch batch = checked(p, tokens, positions, query_start, context_len, block_tables, logit_rows);

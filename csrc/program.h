@@ -165,6 +165,7 @@ class Program {
     size_t buffer_bytes() const;
     size_t kv_bytes() const { return kv_.size(); }
     size_t kv_block_bytes() const { return kv_block_; }
+    uint8_t* block_data(int block) { return kv_.as<uint8_t>() + static_cast<size_t>(block) * kv_block_; }
     int most_tokens() const { return most_tokens_; }
     int most_logit_rows() const { return most_logits_; }
     int block_count() const { return blocks_; }

@@ -16,7 +16,18 @@ from pathlib import Path
 import corral
 from corral.config import EngineConfig, ModelConfig
 from corral.engine import wire
-from corral.engine.messages import Cancel, ErrorInfo, Output, Ready, Status, Submit, ToEngine, ToServer
+from corral.engine.messages import (
+    Cancel,
+    ErrorInfo,
+    Output,
+    Ready,
+    SlotAction,
+    SlotResult,
+    Status,
+    Submit,
+    ToEngine,
+    ToServer,
+)
 from corral.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -33,6 +44,7 @@ class Client(ABC):
         self.lost = asyncio.Event()
         """Set when the engine has failed or ended."""
         self._queues: dict[str, asyncio.Queue[Output]] = {}
+        self._actions: dict[str, asyncio.Future[SlotResult]] = {}
 
     @property
     def status(self) -> Status:
@@ -89,12 +101,29 @@ class Client(ABC):
             if self._queues.pop(submit.id, None) is not None:
                 self._send(Cancel(submit.id))
 
+    async def act(self, action: SlotAction) -> SlotResult:
+        """Save, restore or erase a slot. A result with an error of status 503 when the engine is gone."""
+        assert action.id not in self._actions, f"slot action {action.id!r} is running already"
+        if self._status.state == "failed":
+            return SlotResult(id=action.id, error=self._loss())
+        future: asyncio.Future[SlotResult] = asyncio.get_running_loop().create_future()
+        self._actions[action.id] = future
+        self._send(action)
+        try:
+            return await future
+        finally:
+            del self._actions[action.id]
+
     def _receive(self, messages: Iterable[ToServer]) -> None:
         for message in messages:
             match message:
                 case Output():
                     if queue := self._queues.get(message.id):  # else nobody waits for it any more
                         queue.put_nowait(message)
+                case SlotResult():
+                    future = self._actions.get(message.id)
+                    if future is not None and not future.done():
+                        future.set_result(message)
                 case Status(state="failed"):
                     self._fail(message.message)
                 case Status():
@@ -112,11 +141,18 @@ class Client(ABC):
             self.lost.set()
         for id, queue in self._queues.items():
             queue.put_nowait(self._lost(id))
+        for id, future in self._actions.items():
+            if not future.done():
+                future.set_result(SlotResult(id=id, error=self._loss()))
 
     def _lost(self, id: str) -> Output:
+        return Output(id=id, finish_reason="error", error=self._loss())
+
+    def _loss(self) -> ErrorInfo:
         error = Unavailable(self._status.message)
-        info = ErrorInfo(status=error.status, type=error.type, message=str(error))
-        return Output(id=id, finish_reason="error", error=info)
+        return ErrorInfo(
+            status=error.status, type=error.type, message=str(error), retry_after=error.retry_after
+        )
 
 
 class EngineClient(Client):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
 from corral.engine.draft import DraftParams, NgramDraft
@@ -19,16 +20,27 @@ from corral.engine.messages import (
     FinishReason,
     Output,
     Progress,
+    SlotAction,
+    SlotResult,
     Stats,
     Submit,
     ToEngine,
     TokenInfo,
     TopToken,
+    ToServer,
 )
 from corral.engine.output import TextStream, TextTables
 from corral.engine.request import Request
 from corral.engine.scheduler import Limits, Part, Scheduler, total_work
-from corral.errors import ContextSizeError, CorralError, InternalError, Overloaded, RequestError
+from corral.engine.slot_files import Job, SlotFiles
+from corral.errors import (
+    ContextSizeError,
+    CorralError,
+    InternalError,
+    NotSupported,
+    Overloaded,
+    RequestError,
+)
 from corral.program.batch import Batch, Executor, Float32
 from corral.sampling.chain import Chain
 from corral.sampling.check import check_params
@@ -86,6 +98,7 @@ class Engine:
         limits: Limits,
         clock: Callable[[], float] = time.perf_counter,
         draft: DraftParams | None = None,
+        slot_files: SlotFiles | None = None,
     ) -> None:
         """`draft`: how to guess tokens; together with a Limits.draft_tokens."""
         executor.allocate(limits.num_blocks)
@@ -94,6 +107,8 @@ class Engine:
         self._limits = limits
         self._clock = clock
         self._draft = draft
+        self._slot_files = slot_files
+        self._jobs: list[tuple[SlotAction, Job, float]] = []
         self.scheduler = Scheduler(limits)
         self._requests: dict[str, Request] = {}
         self._arrivals = 0
@@ -101,19 +116,21 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._requests)
+        return bool(self._requests or self._jobs)
 
     @property
     def load(self) -> tuple[int, int]:
         """Requests that run, and that wait."""
         return len(self.scheduler.running), len(self.scheduler.waiting)
 
-    def handle(self, message: ToEngine) -> list[Output]:
+    def handle(self, message: ToEngine) -> Sequence[ToServer]:
         match message:
             case Submit():
                 return self.submit(message)
             case Cancel():
                 return self.cancel(message.id)
+            case SlotAction():
+                return self.act(message)
 
     def submit(self, submit: Submit) -> list[Output]:
         """Queue a request. A refusal is answered at once."""
@@ -132,6 +149,38 @@ class Engine:
         """End a request now, whatever its state. One that has ended already is left alone."""
         request = self._requests.get(id)
         return [self._finish(request, _CANCELLED)] if request else []
+
+    def act(self, action: SlotAction) -> list[SlotResult]:
+        """Begin to save, restore or erase a slot: `work` goes on with it. A refusal is answered at once."""
+        try:
+            if self._slot_files is None:
+                raise NotSupported(
+                    "This server does not support slots actions. Start it with `--slot-save-path`"
+                )
+            job = self._slot_files.start(action, self.scheduler)
+        except Exception as error:
+            return [SlotResult(id=action.id, error=_error_info(action.id, error))]
+        self._jobs.append((action, job, self._clock()))
+        return []
+
+    def work(self) -> list[SlotResult]:
+        """Do a piece of the oldest slot action, if there is one; the result when it is done."""
+        if not self._jobs:
+            return []
+        action, job, started = self._jobs[0]
+        try:
+            next(job)
+            return []
+        except StopIteration as stop:
+            result: SlotResult = stop.value
+            result = msgspec.structs.replace(result, ms=1e3 * (self._clock() - started))
+        except OSError as error:
+            problem = CorralError(f"can't {action.action} {action.filename}: {error.strerror or error}")
+            result = SlotResult(id=action.id, error=_error_info(action.id, problem))
+        except Exception as error:
+            result = SlotResult(id=action.id, error=_error_info(action.id, error))
+        del self._jobs[0]
+        return [result]
 
     def step(self) -> list[Output]:
         """Compute the next batch, sample, and return what is new."""
@@ -466,14 +515,17 @@ def build_batch(parts: Sequence[Part]) -> Batch:
 
 def _failure(id: str, error: Exception) -> Output:
     """How a request ends that can't be served, or that met a bug of ours."""
+    return Output(id=id, finish_reason="error", error=_error_info(id, error))
+
+
+def _error_info(id: str, error: Exception) -> ErrorInfo:
     if not isinstance(error, CorralError):
         log.error("request %s failed", id, exc_info=error)
         error = InternalError(f"the engine failed on this request: {type(error).__name__}: {error}")
-    info = ErrorInfo(
+    return ErrorInfo(
         status=error.status,
         type=error.type,
         message=str(error),
         extra=error.extra(),
         retry_after=error.retry_after,
     )
-    return Output(id=id, finish_reason="error", error=info)

@@ -18,7 +18,8 @@ from corral.engine.memory_lock import lock_memory
 from corral.engine.messages import Ready
 from corral.engine.output import TextTables
 from corral.engine.scheduler import UNBOUNDED, Limits
-from corral.errors import ModelFileError
+from corral.engine.slot_files import BlockStore, SlotFiles, model_id
+from corral.errors import ModelFileError, OptionError
 from corral.gguf.reader import GGUFFile
 from corral.models import trace_program
 from corral.program.batch import BLOCK_TOKENS, Batch, Executor
@@ -99,7 +100,9 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
         context_shift=config.context_shift,
         draft_tokens=_draft_tokens(config),
     )
-    engine = Engine(executor, text, limits, draft=_draft(config))
+    engine = Engine(
+        executor, text, limits, draft=_draft(config), slot_files=_slot_files(file, config, executor)
+    )
     if model.load_mode in ("mlock", "mmap+mlock"):
         notes.append(lock_memory())
     ready = Ready(
@@ -126,6 +129,15 @@ def _cache_notes(config: EngineConfig) -> list[str]:
     ]
 
 
+def _slot_files(file: GGUFFile, config: EngineConfig, executor: ModelExecutor) -> SlotFiles | None:
+    if config.slot_save_path is None:
+        return None
+    if not Path(config.slot_save_path).is_dir():
+        raise OptionError(f"error: --slot-save-path {config.slot_save_path} is no folder")
+    types = CACHE_TYPES[config.cache_type_k], CACHE_TYPES[config.cache_type_v]
+    return SlotFiles(config.slot_save_path, model_id(file, executor.name, *types), executor)
+
+
 def _draft(config: EngineConfig) -> DraftParams | None:
     if "ngram-simple" not in config.speculation:
         return None
@@ -142,7 +154,7 @@ def _step_tokens(config: EngineConfig) -> int:
     return min(config.batch_size, config.ubatch_size)
 
 
-class ModelExecutor(Executor, Protocol):
+class ModelExecutor(Executor, BlockStore, Protocol):
     """An executor that says what it is."""
 
     name: str

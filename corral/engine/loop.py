@@ -42,6 +42,7 @@ def run(loaded: LoadedModel, inbox: Inbox, send: Send) -> None:
             if message is None:
                 return
             news += engine.handle(message)
+        news += engine.work()
         news += engine.step()
         if news:
             send(news)

@@ -1,7 +1,7 @@
-"""The four messages between the server and the engine.
+"""The messages between the server and the engine.
 
-    Submit, Cancel    server -> engine
-    Output, Status    engine -> server
+    Submit, Cancel, SlotAction    server -> engine
+    Output, Status, SlotResult    engine -> server
 
 A frame on the wire is a 4-byte little-endian length and a msgpack array of messages; the engine sends one
 frame a step. `server/` and `engine/` share nothing else. Every submitted request ends with exactly one
@@ -61,6 +61,16 @@ class Cancel(msgspec.Struct, tag="cancel", frozen=True):
     """The client is gone: free what the request holds. Answered by an `Output` that is "cancelled"."""
 
     id: str
+
+
+class SlotAction(msgspec.Struct, tag="slot_action", frozen=True, kw_only=True):
+    """Save what the cache has of a slot's tokens, bring it back, or forget it. Answered by a SlotResult."""
+
+    id: str
+    action: Literal["save", "restore", "erase"]
+    id_slot: int
+    filename: str = ""
+    """In the folder of --slot-save-path."""
 
 
 class TopToken(msgspec.Struct, frozen=True, array_like=True):
@@ -139,6 +149,18 @@ class Output(msgspec.Struct, tag="output", frozen=True, kw_only=True, omit_defau
     truncated: bool = False
     """Tokens were lost to a context shift, or the context was full before the text had ended."""
     progress: Progress | None = None
+    error: ErrorInfo | None = None
+
+
+class SlotResult(msgspec.Struct, tag="slot_result", frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a SlotAction."""
+
+    id: str
+    n_tokens: int = 0
+    """Tokens saved, restored or forgotten."""
+    n_bytes: int = 0
+    """Of the file."""
+    ms: float = 0.0
     error: ErrorInfo | None = None
 
 
@@ -227,5 +249,5 @@ class Status(msgspec.Struct, tag="status", frozen=True, kw_only=True, omit_defau
     stats: Stats = Stats()
 
 
-ToEngine = Submit | Cancel
-ToServer = Output | Status
+ToEngine = Submit | Cancel | SlotAction
+ToServer = Output | Status | SlotResult

@@ -111,7 +111,7 @@ class Scheduler:
         self.pool = BlockPool(limits.num_blocks)
         self.slots = Slots(limits.sequences)
         self.pace = pace or Pace()
-        self._hash = hash or PrefixHash()
+        self.hash = hash or PrefixHash()
         self.waiting: list[Request] = []  # by arrival
         self.running: list[Request] = []  # by arrival
         self.preemptions = 0
@@ -152,7 +152,7 @@ class Scheduler:
         if blocks is None:
             self._preempt(request)
         else:
-            self._hash.extend(request.digests, request.tokens)
+            self.hash.extend(request.digests, request.tokens)
             request.block_table += blocks
 
     def schedule(self) -> list[Part]:
@@ -180,7 +180,7 @@ class Scheduler:
         request.num_computed_tokens += count
         last = request.num_computed_tokens // BLOCK_TOKENS
         if last > first:
-            self._hash.extend(request.digests, request.tokens)
+            self.hash.extend(request.digests, request.tokens)
         for i in range(first, last):
             self.pool.publish(request.block_table[i], request.digests[i])
 
@@ -309,7 +309,7 @@ class Scheduler:
     def _find_prefix(self, request: Request) -> list[int]:
         if not request.submit.cache_prompt:
             return []
-        self._hash.extend(request.digests, request.tokens)
+        self.hash.extend(request.digests, request.tokens)
         return self.pool.find_prefix(request.digests[: _shareable(request)])
 
     def _next_in_line(self) -> Request:

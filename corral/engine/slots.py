@@ -17,13 +17,36 @@ class Slots:
 
     def __init__(self, count: int) -> None:
         self.last: list[Request | None] = [None] * count
+        self._restored: dict[int, list[int]] = {}
         self._free = OrderedDict.fromkeys(range(count))  # the one free for the longest time first
+
+    @property
+    def count(self) -> int:
+        return len(self.last)
+
+    def is_taken(self, slot: int) -> bool:
+        return slot not in self._free
+
+    def content(self, slot: int) -> list[int]:
+        """The tokens that the slot's request has computed, or that were restored since then."""
+        if slot in self._restored:
+            return self._restored[slot]
+        request = self.last[slot]
+        if request is None or request.slot != slot:
+            return []
+        return request.tokens[: request.num_computed_tokens]
+
+    def set_content(self, slot: int, tokens: list[int]) -> None:
+        """What a free slot is said to hold."""
+        assert not self.is_taken(slot), f"slot {slot} is in use"
+        self._restored[slot] = tokens
 
     def take(self, request: Request) -> None:
         """Give a request the slot it would like, else the one that was used last the longest time ago."""
         wanted = request.submit.id_slot
         slot = wanted if wanted in self._free else next(iter(self._free))
         del self._free[slot]
+        self._restored.pop(slot, None)
         self.last[slot] = request
         request.slot = slot
 

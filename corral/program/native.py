@@ -132,6 +132,15 @@ class NativeExecutor:
     def allocate(self, num_blocks: int) -> None:
         self.native.allocate_blocks(num_blocks)
 
+    def read_block(self, block: int) -> bytes:
+        """Keys and values of a KV block, of all layers; no step may write it meanwhile."""
+        data: bytes = self.native.read_block(block)
+        return data
+
+    def write_block(self, block: int, data: bytes) -> None:
+        """What `read_block` gave, into a block that no step uses."""
+        self.native.write_block(block, np.frombuffer(data, np.uint8))
+
     def step(self, batch: Batch) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = self.native.step(
             batch.tokens,

@@ -149,6 +149,17 @@ class ReferenceExecutor:
         shapes = [(num_blocks, BLOCK_TOKENS, la.kv_heads, la.head_dim) for la in self.program.kv_layers]
         self.cache = [(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype)) for shape in shapes]
 
+    def read_block(self, block: int) -> bytes:
+        """See NativeExecutor; each executor reads its own only."""
+        return b"".join(part[block].tobytes() for layer in self.cache for part in layer)
+
+    def write_block(self, block: int, data: bytes) -> None:
+        parts = [part[block] for layer in self.cache for part in layer]
+        ends = np.cumsum([0, *(part.nbytes for part in parts)])
+        assert len(data) == ends[-1], f"{len(data)} bytes, expected {ends[-1]}"
+        for part, start in zip(parts, ends, strict=False):
+            part[:] = np.frombuffer(data, self.dtype, part.size, start).reshape(part.shape)
+
     def step(self, batch: Batch) -> NDArray[np.float32]:
         values: dict[int, Float] = {}
         last = self.program.last_reads()

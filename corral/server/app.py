@@ -37,7 +37,7 @@ from corral.server.routes.responses import (
     responses,
     retrieve_response,
 )
-from corral.server.routes.slots import get_slots
+from corral.server.routes.slots import get_slots, slot_action
 from corral.server.routes.tokens import detokenize, tokenize
 from corral.server.state import ServerState
 from corral.server.static_files import PAGE_PATHS, NoRoute
@@ -77,7 +77,7 @@ ROUTES: Sequence[tuple[str, str, Handler]] = (
     ("POST", "/props", set_props),
     ("GET", "/slots", get_slots),
     ("GET", "/metrics", get_metrics),
-    ("POST", "/slots/{id}", not_supported.slot_action),
+    ("POST", "/slots/{id}", slot_action),
     ("GET", "/lora-adapters", not_supported.no_adapters),
     ("POST", "/lora-adapters", not_supported.set_adapters),
     ("POST", "/v1/audio/transcriptions", not_supported.transcriptions),

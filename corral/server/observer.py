@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from corral.engine.messages import Output, Status, Submit
+from corral.engine.messages import Output, SlotAction, SlotResult, Status, Submit
 
 if TYPE_CHECKING:  # the state has an observer
-    from corral.server.state import Engine
+    from corral.server.state import WholeEngine
 
 LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0)
 """Seconds: the upper ends of the buckets of times that last."""
@@ -68,7 +68,7 @@ class Observer:
     slots: dict[int, Seen] = field(default_factory=dict)
     """By the number of the slot; as many as the engine has."""
 
-    def watch(self, engine: Engine) -> Engine:
+    def watch(self, engine: WholeEngine) -> WholeEngine:
         """The engine, with this observer at its outputs."""
         return _Watched(engine, self)
 
@@ -106,7 +106,7 @@ class Observer:
 
 @dataclass(frozen=True)
 class _Watched:
-    engine: Engine
+    engine: WholeEngine
     observer: Observer
 
     @property
@@ -120,6 +120,9 @@ class _Watched:
     @property
     def pid(self) -> int | None:
         return self.engine.pid
+
+    async def act(self, action: SlotAction, /) -> SlotResult:
+        return await self.engine.act(action)
 
     def generate(self, submit: Submit, /) -> AsyncGenerator[Output, None]:
         return self.observer.follow(submit, self.engine.generate(submit))

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from corral import __version__
 from corral.chat.prompt import ChatPrompter
 from corral.config import ServerConfig
-from corral.engine.messages import Output, Ready, Status, Submit
+from corral.engine.messages import Output, Ready, SlotAction, SlotResult, Status, Submit
 from corral.errors import Unavailable
 from corral.server.observer import Observer
 from corral.server.response_store import ResponseStore
@@ -38,6 +38,14 @@ class Engine(Protocol):
 
     def generate(self, submit: Submit, /) -> AsyncGenerator[Output, None]:
         """Outputs until one has a finish_reason. Closing the generator cancels the request."""
+        ...
+
+
+class WholeEngine(Engine, Protocol):
+    """An engine that has slots, too; those that only watch a generation pass them by."""
+
+    async def act(self, action: SlotAction, /) -> SlotResult:
+        """Save, restore or erase what the cache has of a slot."""
         ...
 
 
@@ -92,7 +100,7 @@ class ServerState:
     """Requests are served once `model`, with tokenizer and template, is set and the engine is ready."""
 
     config: ServerConfig
-    engine: Engine
+    engine: WholeEngine
     model: LoadedModel | None = None
     draining: bool = False
     """Asked to stop: running requests finish, new ones are turned away."""

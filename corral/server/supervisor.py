@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 
 from corral.engine.client import Client
-from corral.engine.messages import Output, Ready, Status, Submit
+from corral.engine.messages import Output, Ready, SlotAction, SlotResult, Status, Submit
 from corral.errors import Unavailable
 
 log = logging.getLogger("corral.server")
@@ -47,6 +47,10 @@ class Supervisor:
     def generate(self, submit: Submit) -> AsyncGenerator[Output, None]:
         """See Client.generate."""
         return self._client.generate(submit)
+
+    async def act(self, action: SlotAction) -> SlotResult:
+        """See Client.act."""
+        return await self._client.act(action)
 
     async def start(self) -> None:
         """Start the first engine; it loads while the caller goes on."""

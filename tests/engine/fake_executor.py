@@ -66,6 +66,12 @@ class FakeExecutor:
             rows += [self._logits(batch, i, row) for row in batch.logit_rows if start <= row < end]
         return np.array(rows, np.float32).reshape(len(rows), VOCAB)
 
+    def read_block(self, block: int) -> bytes:
+        return self._cache[block].tobytes()
+
+    def write_block(self, block: int, data: bytes) -> None:
+        self._cache[block] = np.frombuffer(data, np.int32)
+
     def close(self) -> None:
         pass
 

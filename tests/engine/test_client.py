@@ -17,7 +17,7 @@ from fake_executor import READY, build_engine, prompt, run, text_of, tokens_of
 from corral.config import EngineConfig, ModelConfig
 from corral.engine.client import Client, EngineClient
 from corral.engine.local import LocalClient
-from corral.engine.messages import Output, Submit
+from corral.engine.messages import Output, SlotAction, Submit
 from corral.errors import Unavailable
 from corral.sampling.params import SamplingParams
 
@@ -107,6 +107,16 @@ async def test_a_cancelled_task_cancels_its_request_only(client: Client) -> None
         await task
     assert (await other)[-1].finish_reason == "length"
     await until(lambda: client.status.stats.running == 0)
+
+
+async def test_a_slot_action_is_answered(client: Client) -> None:
+    result = await client.act(SlotAction(id="x", action="save", id_slot=0, filename="f"))
+    assert result.error is not None
+    assert (result.id, result.error.status) == ("x", 501)  # without a folder
+    await client.close()
+    lost = await client.act(SlotAction(id="y", action="erase", id_slot=0))
+    assert lost.error is not None
+    assert lost.error.status == 503
 
 
 async def test_close_ends_running_requests_with_an_error(client: Client) -> None:

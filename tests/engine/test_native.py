@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from fake_executor import run
 from toy_model import TRAIN_CTX, write_toy_model
@@ -9,7 +11,7 @@ from toy_model import TRAIN_CTX, write_toy_model
 from corral.config import EngineConfig, ModelConfig
 from corral.engine.engine import Engine
 from corral.engine.load import load
-from corral.engine.messages import Output, Submit, TokenInfo
+from corral.engine.messages import Output, SlotAction, SlotResult, Submit, TokenInfo
 from corral.gguf.types import GGMLType
 from corral.sampling.params import SamplingParams
 
@@ -89,3 +91,26 @@ def test_with_guessed_tokens(toy: str, alone: dict[str, list[TokenInfo]]) -> Non
     outputs = run(engine, CROWD[:3] + REQUESTS)
     assert {id: logits_of(outputs[id]) for id in alone} == alone
     assert engine.stats().draft_accepted > 0
+
+
+def test_restored_from_a_file(toy: str, alone: dict[str, list[TokenInfo]], tmp_path: Path) -> None:
+    saver, restorer = (engine_of(toy, ctx_size=4 * TRAIN_CTX, slot_save_path=str(tmp_path)) for _ in range(2))
+    run(saver, [REQUESTS[2]])
+    saved = finish(saver, SlotAction(id="x", action="save", id_slot=0, filename="f"))
+    restored = finish(restorer, SlotAction(id="x", action="restore", id_slot=0, filename="f"))
+    assert saved.n_tokens == restored.n_tokens == 192
+    outputs = run(restorer, REQUESTS)
+    assert {id: logits_of(outputs[id]) for id in alone} == alone
+    assert restorer.stats().cached_tokens == 128
+
+    other = engine_of(toy, ctx_size=TRAIN_CTX, slot_save_path=str(tmp_path), cache_type_k="q8_0")
+    refusal = finish(other, SlotAction(id="x", action="restore", id_slot=0, filename="f")).error
+    assert refusal is not None
+    assert "another model" in refusal.message
+
+
+def finish(engine: Engine, action: SlotAction) -> SlotResult:
+    results = engine.act(action)
+    while not results:
+        results = engine.work()
+    return results[0]

@@ -6,11 +6,23 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+import msgspec
+
 from corral.chat.builtin import CHATML
 from corral.chat.prompt import ChatPrompter
 from corral.chat.template import TemplateSource
 from corral.config import ServerConfig
-from corral.engine.messages import Output, Ready, Status, Submit, Timings, TokenInfo, TopToken
+from corral.engine.messages import (
+    Output,
+    Ready,
+    SlotAction,
+    SlotResult,
+    Status,
+    Submit,
+    Timings,
+    TokenInfo,
+    TopToken,
+)
 from corral.server.state import LoadedModel, ModelInfo, ServerState
 from corral.tokenizer.special_ids import SpecialIds
 
@@ -42,7 +54,13 @@ class FakeEngine:
         self.status = Status(state="ready", ready=READY)
         self.words, self.hold = words, hold
         self.submits: list[Submit] = []
+        self.actions: list[SlotAction] = []
+        self.result = SlotResult(id="")
         self.cancelled: list[str] = []
+
+    async def act(self, action: SlotAction) -> SlotResult:
+        self.actions.append(action)
+        return msgspec.structs.replace(self.result, id=action.id)
 
     async def generate(self, submit: Submit) -> AsyncGenerator[Output, None]:
         self.submits.append(submit)

@@ -51,7 +51,6 @@ async def test_properties_are_set_only_when_allowed(connected: Any, client: http
     [
         ("POST", "/v1/audio/transcriptions"),
         ("POST", "/audio/transcriptions"),
-        ("POST", "/slots/0?action=erase"),
         ("POST", "/lora-adapters"),
         ("POST", "/v1/chat/completions/control"),
         ("GET", "/tools"),

@@ -6,9 +6,10 @@ from typing import Any
 
 import httpx
 import msgspec
+import pytest
 from fake_engine import READY, FakeEngine, fake_state
 
-from corral.engine.messages import Output, SlotStats, Stats, Status
+from corral.engine.messages import ErrorInfo, Output, SlotResult, SlotStats, Stats, Status
 
 FRESH = {"n_ctx": 256, "speculative": False, "is_processing": False}
 
@@ -57,3 +58,55 @@ async def test_they_can_be_switched_off(connected: Any) -> None:
     async with connected(fake_state(slots=False)) as client:
         response = await client.get("/slots")
     assert (response.status_code, response.json()["error"]["type"]) == (501, "not_supported_error")
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "expected"),
+    [
+        (
+            "save",
+            {"filename": "f"},
+            {
+                "id_slot": 1, "filename": "f", "n_saved": 64, "n_written": 999,
+                "timings": {"save_ms": 1.5},
+            },
+        ),
+        (
+            "restore",
+            {"filename": "f"},
+            {
+                "id_slot": 1, "filename": "f", "n_restored": 64, "n_read": 999,
+                "timings": {"restore_ms": 1.5},
+            },
+        ),
+        ("erase", None, {"id_slot": 1, "n_erased": 64}),
+    ],
+)  # fmt: skip
+async def test_slot_actions(
+    connected: Any, action: str, body: dict[str, str] | None, expected: dict[str, Any]
+) -> None:
+    engine = FakeEngine()
+    engine.result = SlotResult(id="", n_tokens=64, n_bytes=999, ms=1.5)
+    async with connected(fake_state(engine)) as client:
+        response = await client.post(f"/slots/1?action={action}", json=body)
+    assert (response.status_code, response.json()) == (200, expected)
+    (asked,) = engine.actions
+    assert (asked.action, asked.id_slot, asked.filename) == (action, 1, (body or {}).get("filename", ""))
+
+
+async def test_a_slot_action_that_failed(connected: Any) -> None:
+    engine = FakeEngine()
+    engine.result = SlotResult(id="", error=ErrorInfo(503, "unavailable_error", "busy", retry_after=3))
+    async with connected(fake_state(engine)) as client:
+        response = await client.post("/slots/0?action=erase")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "3")
+    assert response.json()["error"]["message"] == "busy"
+
+
+@pytest.mark.parametrize(
+    "path", ["/slots/0", "/slots/0?action=", "/slots/0?action=load", "/slots/x?action=erase"]
+)
+async def test_slot_actions_that_make_no_sense(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.post(path, json={"filename": "f"})
+    assert response.status_code == 400
+    assert "Invalid" in response.json()["error"]["message"]

@@ -27,7 +27,6 @@ async def no_adapters(_state: ServerState, _request: Request) -> Response:
 
 
 transcriptions = not_supported("This model takes no audio: speech to text is not supported yet")
-slot_action = not_supported("Saving, restoring and erasing the state of a slot is not supported yet")
 set_adapters = not_supported("LoRA adapters are not supported yet")
 control = not_supported("Steering a running generation is not supported yet")
 tools = not_supported("Built-in tools and MCP servers are not supported: run them beside the client")

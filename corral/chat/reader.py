@@ -186,10 +186,11 @@ class Reader:
     def _held_back(self, markers: Sequence[str]) -> int:
         """Length of the longest end of the text that a marker begins with."""
         longest = min(len(self._text) - self._at, max(map(len, markers)) - 1)
-        for length in range(longest, 0, -1):
-            end = self._text[len(self._text) - length :]
-            if any(marker.startswith(end) for marker in markers):
-                return length
+        end = self._text[len(self._text) - longest :]
+        starts = [i for marker in markers if (i := end.find(marker[0])) >= 0]
+        for i in range(min(starts, default=longest), longest):
+            if any(marker.startswith(end[i:]) for marker in markers):
+                return longest - i
         return 0
 
     def rest(self, give: Give) -> Script[None]:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import openai
 import pytest
-from fake_engine import FakeEngine, fake_state
+from fake_engine import READY, FakeEngine, fake_state
 
 from corral.engine.messages import ErrorInfo, Output
 
@@ -135,3 +136,33 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "not within 2 s"
         time.sleep(0.005)
+
+
+TOOL: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+def test_tools_and_back(live: Live) -> None:
+    """A call, and its result in the next request."""
+    engine = FakeEngine(['{"name": "get_we', 'ather", "arguments": {"city": "Pa', 'ris"}}'])
+    engine.status = msgspec.structs.replace(engine.status, ready=msgspec.structs.replace(READY, n_ctx=8192))
+    with openai.OpenAI(base_url=live(fake_state(engine)) + "/v1", api_key="x", max_retries=0) as client:
+        with client.chat.completions.stream(
+            model="x", messages=HI, tools=[TOOL], tool_choice="required", parallel_tool_calls=False
+        ) as stream:
+            kinds = [event.type for event in stream]
+            message = stream.get_final_completion().choices[0].message
+        assert "tool_calls.function.arguments.delta" in kinds
+        assert message.tool_calls is not None
+        (call,) = message.tool_calls
+        assert (call.function.name, call.function.arguments) == ("get_weather", '{"city": "Paris"}')
+        engine.words = ["It ", "rains."]
+        talk = [*HI, message.to_dict(), {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
+        answer = client.chat.completions.create(model="x", messages=talk, tools=[TOOL])
+        assert answer.choices[0].message.content == "It rains."
+        assert answer.choices[0].finish_reason == "stop"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
-from fake_engine import READY, FakeEngine, fake_state
+from fake_engine import READY, FakeEngine, FakeTokenizer, fake_state
 
 from corral.engine.messages import ErrorInfo, Output, Status, Submit, Timings
 
@@ -279,3 +281,27 @@ async def test_earlier_reasoning_may_be_kept_from_the_template(connected: Any) -
         engine = FakeEngine()
         await post(fake_state(engine, template, reasoning_preserve=keep), connected, messages=talk)
         assert prompt_of(engine.submits[0]).endswith("#") == keep
+
+
+async def test_control_tokens_are_seen_by_the_parser_and_not_by_the_client(connected: Any) -> None:
+    """Where a marker is a control token, all of them come as text; the one that ends the reply is cut off."""
+
+    class Tokenizer(FakeTokenizer):
+        def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
+            return [2] if text in ("<tool_call>", "</s>") else super().encode(text, add_special=add_special)
+
+        def decode(self, ids: Sequence[int], *, special: bool = False) -> bytes:
+            return b"</s>" if ids == [2] and special else super().decode(ids, special=special)
+
+    last = Output(id="", text="ye</s>", tokens=[2], finish_reason="stop", stop_type="eos", timings=Timings())
+    for offered, special, content in (([TOOL], True, "Goodbye"), ([], False, "Goodbye</s>")):
+        engine = FakeEngine(["Goodb", last])
+        state = fake_state(engine, HERMES)
+        assert state.model is not None
+        state.model = dataclasses.replace(state.model, tokenizer=Tokenizer())
+        response = await post(state, connected, tools=offered)
+        assert response.json()["choices"][0]["message"]["content"] == content
+        (submit,) = engine.submits
+        assert submit.special == special
+        if submit.constraint:
+            assert "<[2]>" in submit.constraint.text

@@ -21,7 +21,6 @@ START, CHANNEL, MESSAGE, CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", 
 ENDS = ("<|end|>", "<|call|>", "<|return|>")
 
 _RECIPIENT = re.compile(r"to=functions\.([^\s<]+)")
-_CHANNEL = re.compile(r"(?:^|<\|channel\|>)\s*(\w+)")
 
 
 class Harmony(ToolFormat):
@@ -50,13 +49,13 @@ class Harmony(ToolFormat):
             elif recipient and r.calls == 0:
                 r.unread()
             else:
-                channel = _CHANNEL.search(text)
                 r.border()
                 r.tell()
-                thought = channel is not None and channel[1] == "analysis"
+                thought = text.rpartition(CHANNEL)[2].lstrip().startswith("analysis")
                 r.reasons = thought
                 yield from r.until(ENDS, r.reasoning if thought else r.content)
                 r.reasons = False
+                r.tell()
                 r.border()
             header = []
             if not (yield from r.until([CHANNEL, START], r.content)):

@@ -1,0 +1,125 @@
+"""Reasoning between markers, and where it goes."""
+
+from __future__ import annotations
+
+import pytest
+from formats import BY_NAME, PARIS, read, tools
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corral.chat.reply_format import ReplyFormat
+from corral.chat.thinking import THINKING, Thinking, thinking_of
+from corral.chat.tool_formats import tool_format
+
+THINK = THINKING[-1]
+FORMAT = ReplyFormat(thinking=THINK)
+every = pytest.mark.parametrize("thinking", THINKING, ids=lambda t: t.start)
+
+
+@every
+def test_it_is_found_in_a_template(thinking: Thinking) -> None:
+    assert thinking_of(f"... {thinking.start} ...") == thinking
+    assert thinking_of("nothing of the kind") is None
+
+
+@every
+@pytest.mark.parametrize("opened", [False, True])
+def test_reasoning_is_apart_however_it_is_cut(thinking: Thinking, opened: bool) -> None:
+    text = f"{'' if opened else thinking.start}\n First, <a>.\n\nThen [b]. \n{thinking.end}\n\n Yes.\n"
+    format = ReplyFormat(thinking=thinking)
+    for cut in range(len(text) + 1):
+        got = read(format, [text[:cut], text[cut:]], None, opened=opened)
+        assert (got.reasoning, got.content) == ("First, <a>.\n\nThen [b].", "Yes.\n")
+    assert read(format, list(text), None, opened=opened) == got
+
+
+CASES: list[tuple[str, bool, str, str]] = [
+    ("Yes", False, "", "Yes"),
+    ("  Yes ", False, "", "  Yes "),
+    ("", False, "", ""),
+    ("<thin", False, "", "<thin"),
+    ("<think>Hm", False, "Hm", ""),
+    ("<think>Hm</th", False, "Hm</th", ""),
+    ("<think>\n\n</think>\n\nYes", False, "", "Yes"),
+    ("\n<think>a</think>b", False, "a", "b"),
+    ("a <think>b</think>", False, "", "a <think>b</think>"),
+    ("<think>a</think>b<think>c</think>", False, "a", "b<think>c</think>"),
+    ("Hm", True, "Hm", ""),
+    ("</think>Yes", True, "", "Yes"),
+]
+
+
+@pytest.mark.parametrize(("text", "opened", "reasoning", "content"), CASES)
+def test_what_is_reasoning(text: str, opened: bool, reasoning: str, content: str) -> None:
+    for pieces in ([text], list(text)):
+        got = read(FORMAT, pieces, None, opened=opened)
+        assert (got.reasoning, got.content) == (reasoning, content)
+
+
+@given(st.text("<think/>ab \n", max_size=40), st.booleans())
+def test_inside_the_content_nothing_is_changed(text: str, opened: bool) -> None:
+    got = read(FORMAT, list(text), None, opened=opened, thoughts="inside")
+    assert got.content == text
+    assert got.reasoning == ""
+
+
+@given(st.text("<think/>ab \n", max_size=40), st.booleans())
+def test_nothing_but_markers_and_white_space_is_lost(text: str, opened: bool) -> None:
+    got = read(FORMAT, list(text), None, opened=opened)
+    said = got.reasoning + got.content
+    for marker in ("<think>", "</think>"):
+        said = said.replace(marker, "")
+        text = text.replace(marker, "")
+    assert "".join(said.split()) == "".join(text.split())
+
+
+def test_both_ways_at_once() -> None:
+    text = "<think>\nHm.\n</think>\n\nYes"
+    got = read(FORMAT, list(text), None, thoughts="both")
+    assert (got.reasoning, got.content) == ("Hm.", text)
+
+
+def test_calls_in_reasoning_are_reasoning() -> None:
+    call = BY_NAME["hermes"].text
+    format = ReplyFormat(tool_format("<tool_call>"), THINK)
+    got = read(format, list(f"<think>I write {call}.</think>\n\n{call}"), tools())
+    assert got.parsed == [PARIS]
+    assert got.reasoning == f"I write {call}."
+
+
+def test_the_markers_of_an_answer_are_not_in_it() -> None:
+    format = ReplyFormat(
+        tool_format("<|START_ACTION|>"), THINKING[1], ("<|START_RESPONSE|>", "<|END_RESPONSE|>")
+    )
+    text = "<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>Hi, <b>!<|END_RESPONSE|>"
+    for pieces in ([text], list(text)):
+        got = read(format, pieces, None)
+        assert (got.reasoning, got.content) == ("a", "Hi, <b>!")
+
+
+HARMONY = ReplyFormat(tool_format("<|start|><|channel|><|message|>"))
+THOUGHT = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+HARMONIES: list[tuple[str, str, str, int]] = [
+    (THOUGHT + "<|channel|>final<|message|>Yes<|return|>", "Hm.", "Yes", 0),
+    ("<|channel|>final<|message|>Yes", "", "Yes", 0),
+    (THOUGHT + THOUGHT + "<|channel|>final<|message|>Yes", "Hm.Hm.", "Yes", 0),
+    (THOUGHT + "<|channel|>commentary<|message|>I call.<|end|><|start|>assistant" + BY_NAME["harmony"].text,
+     "Hm.", "I call.", 1),
+    (" to=functions.search<|channel|>commentary json<|message|>{}<|call|>", "", "", 1),
+    (THOUGHT + " to=functions.search<|channel|>analysis <|constrain|>json<|message|>{}", "Hm.", "", 1),
+    ("Yes", "", "Yes", 0),
+    ("<|channel|>analysis<|message|>Hm", "Hm", "", 0),
+    ("<|channel|>final<|message|>", "", "", 0),
+    ("<|channel|>final", "", "<|channel|>final", 0),
+    ("<|channel|>commentary to=functions.search<|message|>no json<|call|>", "",
+     "to=functions.search<|message|>no json<|call|>", 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "reasoning", "content", "calls"), HARMONIES)
+def test_harmony(text: str, reasoning: str, content: str, calls: int) -> None:
+    for pieces in ([text], list(text)):
+        got = read(HARMONY, pieces, tools())
+        assert (got.reasoning, len(got.calls)) == (reasoning, calls)
+        assert got.content.endswith(content)
+        assert content or not got.content

@@ -17,7 +17,6 @@ from corral.server.cors import Cors
 from corral.server.errors import Envelope, anthropic_envelope, as_corral_error, error_response
 from corral.server.generate import NOBODY
 from corral.server.generation import ClientGone
-from corral.server.metrics import Metrics
 from corral.server.middleware import ALWAYS_SERVED, PAGE, ApiKeys, Conventions, Readiness
 from corral.server.routes import not_supported
 from corral.server.routes.apply_template import apply_template, input_tokens
@@ -121,7 +120,10 @@ def build_app(state: ServerState) -> Starlette:
         ],
         exception_handlers={HTTPException: _http_error},
     )
-    app.state.metrics = Metrics(state)
+    if state.config.metrics:
+        from corral.server.metrics import Metrics  # its library takes time to import
+
+        app.state.metrics = Metrics(state)
     app.router.redirect_slashes = False
     app.router.default = NoRoute(state.config)
     return app

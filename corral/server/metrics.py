@@ -25,12 +25,13 @@ from corral.server.state import ServerState
 from corral.system import cgroup
 from corral.system.cgroup import ROOT
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Metrics(Collector):
     """One server's numbers, in a registry of their own. Nothing is counted here: `render` only reads."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self, state: ServerState, root: Path = ROOT) -> None:
         """`root`: of the file system with proc and the control groups."""

@@ -73,10 +73,9 @@ class Linear:
 
     def split(self, *rows: int) -> list[Linear]:
         """Linears of so many rows each, which the file keeps in one tensor."""
-        whole = self.weight.shape[0]
-        t.fits(
-            whole == sum(rows), f"{self.weight.name} has {whole} rows, expected {' + '.join(map(str, rows))}"
-        )
+        for weight in (self.weight, self.bias) if self.bias else (self.weight,):
+            found, wanted = weight.shape[0], " + ".join(map(str, rows))
+            t.fits(found == sum(rows), f"{weight.name} has {found} rows, expected {wanted}")
         starts = [sum(rows[:i]) for i in range(len(rows))]
         return [
             Linear(

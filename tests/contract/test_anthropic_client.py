@@ -8,7 +8,7 @@ from typing import Any
 import anthropic
 import pytest
 from fake_engine import FakeEngine, fake_state
-from replies import ALL, CALLS, parse_as
+from replies import ALL, CALL_WORDS, CALLS, HERMES, parse_as
 
 from corral.engine.messages import ErrorInfo, Output, Status
 
@@ -70,6 +70,25 @@ def test_a_message_can_be_the_history_of_the_next(
         {"role": "user", "content": results},
     ]
     assert client.messages.create(model="x", max_tokens=50, messages=history).stop_reason
+
+
+def test_tools(live: Live) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    options: Any = {
+        "model": "x",
+        "max_tokens": 50,
+        "messages": HI,
+        "tools": [{"name": "weather", "description": "of a city", "input_schema": schema}],
+        "tool_choice": {"type": "tool", "name": "weather"},
+    }
+    with connect(live, fake_state(FakeEngine(CALL_WORDS), HERMES)) as client:
+        whole = client.messages.create(**options)
+        with client.messages.stream(**options) as stream:
+            streamed: Any = stream.get_final_message()
+    for message in (whole, streamed):
+        call = message.content[1]
+        assert (call.type, call.name, call.input) == ("tool_use", "weather", {"city": "Oslo"})
+        assert message.stop_reason == "tool_use"
 
 
 def test_counting(client: anthropic.Anthropic) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 from fake_engine import FakeEngine, fake_state
-from replies import ALL, CALLS, parse_as
+from replies import ALL, CALL_WORDS, CALLS, HERMES, parse_as
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default::DeprecationWarning")]
 
@@ -19,8 +19,8 @@ BOTH = pytest.mark.parametrize("responses", [False, True])
 
 @pytest.fixture
 def chat(live: Callable[[Any], str]) -> Callable[..., Any]:
-    def make(**options: Any) -> Any:
-        url = live(fake_state(FakeEngine(["Hel", "lo"]))) + "/v1"
+    def make(state: Any = None, **options: Any) -> Any:
+        url = live(state or fake_state(FakeEngine(["Hel", "lo"]))) + "/v1"
         return langchain_openai.ChatOpenAI(base_url=url, api_key="k", model="x", max_retries=0, **options)
 
     return make
@@ -55,6 +55,26 @@ def test_calls(chat: Any, responses: bool, monkeypatch: pytest.MonkeyPatch) -> N
             ("weather", {"city": "Oslo"}, "call_1"),
             ("time", {}, "call_2"),
         ]
+
+
+@BOTH
+@pytest.mark.parametrize("stream", [False, True])
+def test_bound_tools(chat: Any, responses: bool, stream: bool) -> None:
+    from langchain_core.tools import tool
+
+    @tool
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        return city
+
+    engine = FakeEngine(CALL_WORDS)
+    model = chat(fake_state(engine, HERMES), use_responses_api=responses)
+    bound = model.bind_tools([weather], tool_choice="weather")
+    message, *rest = bound.stream("hi") if stream else [bound.invoke("hi")]
+    for chunk in rest:
+        message += chunk
+    assert [(c["name"], c["args"]) for c in message.tool_calls] == [("weather", {"city": "Oslo"})]
+    assert engine.submits[0].constraint is not None
 
 
 @BOTH

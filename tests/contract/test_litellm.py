@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 from fake_engine import FakeEngine, fake_state
-from replies import ALL, parse_as
+from replies import ALL, CALL_WORDS, HERMES, parse_as
 
+from corral.chat.builtin import CHATML
 from corral.engine.messages import ErrorInfo, Output
 
 pytestmark = [
@@ -44,11 +46,13 @@ def _close_its_event_loop() -> Iterator[None]:
     asyncio.set_event_loop(None)
 
 
-def options(live: Callable[[Any], str], engine: FakeEngine, provider: tuple[str, str]) -> dict[str, Any]:
+def options(
+    live: Callable[[Any], str], engine: FakeEngine, provider: tuple[str, str], template: str = CHATML
+) -> dict[str, Any]:
     model, path = provider
     return {
         "model": model,
-        "api_base": live(fake_state(engine)) + path,
+        "api_base": live(fake_state(engine, template)) + path,
         "api_key": "k",
         "max_retries": 0,
         "messages": HI,
@@ -83,6 +87,20 @@ def test_reasoning_and_calls(live: Any, provider: Any, monkeypatch: pytest.Monke
         calls = [(c.id, c.function.name, c.function.arguments.replace(" ", "")) for c in message.tool_calls]
         assert calls == [("call_1", "weather", '{"city":"Oslo"}'), ("call_2", "time", "{}")]
         assert response.choices[0].finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools(live: Any, provider: Any, stream: bool) -> None:
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
+    given = options(live, FakeEngine(CALL_WORDS), provider, HERMES)
+    response = litellm.completion(**given, tools=[tool], tool_choice="required", stream=stream)
+    if stream:
+        response = litellm.stream_chunk_builder(list(response))
+    (call,) = response.choices[0].message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Oslo"})
+    assert response.choices[0].finish_reason == "tool_calls"
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

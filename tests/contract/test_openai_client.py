@@ -13,6 +13,7 @@ import msgspec
 import openai
 import pytest
 from fake_engine import READY, FakeEngine, fake_state
+from replies import CALL_WORDS, HERMES
 
 from corral.engine.messages import ErrorInfo, Output
 
@@ -52,6 +53,29 @@ def test_a_chat_that_streams(client: openai.OpenAI) -> None:
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 3
+
+
+TOOL: Any = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+
+
+def test_tools(live: Live, client: openai.OpenAI) -> None:
+    url = live(fake_state(FakeEngine(CALL_WORDS), HERMES)) + "/v1"
+    options: Any = {"model": "x", "messages": HI, "tools": [TOOL], "tool_choice": "required"}
+    with client.with_options(base_url=url) as client:
+        whole = client.chat.completions.create(**options)
+        with client.chat.completions.stream(**options) as stream:
+            streamed = stream.get_final_completion()
+    for completion in (whole, streamed):
+        (call,) = completion.choices[0].message.tool_calls or []
+        assert call.type == "function"
+        assert (call.function.name, call.function.arguments) == ("weather", '{"city": "Oslo"}')
+        assert completion.choices[0].finish_reason == "tool_calls"
 
 
 def test_logprobs(client: openai.OpenAI) -> None:

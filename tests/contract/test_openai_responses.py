@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 from fake_engine import FakeEngine, fake_state
-from replies import ALL, CALLS, THOUGHT, parse_as
+from replies import ALL, CALL_WORDS, CALLS, HERMES, THOUGHT, parse_as
 
 from corral.engine.messages import ErrorInfo, Output
 
@@ -61,6 +61,21 @@ def test_the_output_can_be_the_next_input(client: openai.OpenAI, monkeypatch: py
     ]
     history: Any = [{"role": "user", "content": "hi"}, *items, *results]
     assert client.responses.create(model="x", input=history).status == "completed"
+
+
+def test_tools(live: Live, client: openai.OpenAI) -> None:
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    tool: Any = {"type": "function", "name": "weather", "parameters": parameters, "strict": False}
+    url = live(fake_state(FakeEngine(CALL_WORDS), HERMES)) + "/v1"
+    with client.with_options(base_url=url) as client:
+        whole = client.responses.create(model="x", input="hi", tools=[tool])
+        with client.responses.stream(model="x", input="hi", tools=[tool]) as stream:
+            streamed: Any = stream.get_final_response()
+    for response in (whole, streamed):
+        call = response.output[1]
+        assert call.type == "function_call"
+        assert (call.name, call.arguments) == ("weather", '{"city": "Oslo"}')
+    assert whole.tools[0].type == "function"
 
 
 def test_stored_responses(client: openai.OpenAI) -> None:

@@ -20,6 +20,23 @@ CALLS: list[Delta] = [
 ]
 ALL = THOUGHT + SAID + CALLS
 
+HERMES = (
+    "{% for t in tools or [] %}<tool_call>{{ t | tojson }}{% endfor %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+"""A template that has tools."""
+CALL_WORDS = [
+    "Wait.",
+    "<tool_",
+    'call>\n{"name": "wea',
+    'ther", "arguments": {"city"',
+    ': "Oslo"}}\n</tool_call>',
+]
+"""What a model with that template says."""
+
 
 def steps(deltas: Sequence[Delta], **end: Any) -> list[tuple[list[Delta], Output]]:
     """One delta and one token a step, then an Output that ends it all."""

@@ -11,7 +11,7 @@ import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from fake_engine import FakeEngine, fake_state
 from pydantic import TypeAdapter
-from replies import CALLS, THOUGHT, parse_as
+from replies import CALL_WORDS, CALLS, HERMES, THOUGHT, parse_as
 
 from corral.engine.messages import ErrorInfo, Output, Status
 
@@ -78,6 +78,26 @@ async def test_thinking_and_calls(client: httpx.AsyncClient, monkeypatch: pytest
     assert body["stop_reason"] == "tool_use"
     assert [b["type"] for b in body["content"]] == ["thinking", "tool_use", "tool_use"]
     assert body["content"][1]["input"] == {"city": "Oslo"}
+
+
+async def test_tools_from_the_request_to_the_call(connected: Any) -> None:
+    engine = FakeEngine(CALL_WORDS)
+    tool = {"name": "weather", "input_schema": {"type": "object"}}
+    request = {"messages": HI, "tools": [tool], "tool_choice": {"type": "any"}}
+    async with connected(fake_state(engine, HERMES)) as client:
+        body = (await client.post(URL, json=request)).json()
+        streamed = events(await client.post(URL, json={**request, "stream": True}))
+    text, call = body["content"]
+    assert text == {"type": "text", "text": "Wait."}
+    assert (call["name"], call["input"], body["stop_reason"]) == ("weather", {"city": "Oslo"}, "tool_use")
+    assert engine.submits[0].constraint is not None
+    pieces = [e["delta"]["partial_json"] for e in streamed if "partial_json" in e.get("delta", {})]
+    assert json.loads("".join(pieces)) == call["input"]
+
+
+async def test_thinking_as_agents_ask_for_it(client: httpx.AsyncClient) -> None:
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    assert (await client.post(URL, json={"messages": HI, "thinking": thinking})).status_code == 200
 
 
 async def test_the_limit_has_a_default(client: httpx.AsyncClient, engine: FakeEngine) -> None:

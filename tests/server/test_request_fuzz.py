@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.server.app import build_app
+from corral.server.convert.messages import MessagesRequest
+from corral.server.convert.responses import ResponsesRequest
 from corral.server.schema import ChatRequest, CompletionRequest
 
 pytestmark = pytest.mark.slow
@@ -74,6 +76,47 @@ completion = st.builds(
     lambda body, prompt: {"prompt": prompt, **body}, fields(CompletionRequest), likely | json_values
 )
 
+items = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["message", "function_call", "function_call_output", "reasoning"]) | likely,
+        "role": st.sampled_from(["user", "assistant", "system"]) | likely,
+        "content": likely | st.lists(parts, max_size=2),
+        "call_id": likely,
+        "name": likely,
+        "arguments": st.just("{}") | likely,
+        "output": likely | st.lists(parts, max_size=2),
+        "summary": likely,
+    },
+)
+responses = st.builds(
+    lambda body, given: {"input": given, **body},
+    fields(ResponsesRequest),
+    likely | st.lists(items, max_size=4),
+)
+kinds = st.sampled_from(["text", "tool_use", "tool_result", "thinking", "image", "document"])
+blocks = st.fixed_dictionaries(
+    {"type": kinds | likely},
+    optional={
+        "text": likely,
+        "id": likely,
+        "name": likely,
+        "input": likely,
+        "tool_use_id": likely,
+        "content": likely | st.lists(parts, max_size=2),
+        "is_error": likely,
+        "thinking": likely,
+        "source": likely | st.just({"type": "text", "data": "x"}),
+    },
+)
+turns = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system"]) | likely},
+    optional={"content": likely | st.lists(blocks, max_size=3)},
+)
+messages = st.builds(
+    lambda body, said: {"messages": said, **body}, fields(MessagesRequest), st.lists(turns, max_size=4)
+)
+
 STATE = fake_state()
 APP = build_app(STATE)
 
@@ -87,7 +130,9 @@ def post(path: str, content: bytes) -> httpx.Response:
     response = asyncio.run(send())
     assert response.status_code in (200, 400, 501), response.text
     if response.status_code != 200:
-        assert response.json()["error"]["code"] == response.status_code
+        error = response.json()["error"]
+        assert error["message"]
+        assert error.get("code", response.status_code) == response.status_code
     for submit in engine.submits:
         assert -1 <= submit.max_tokens < 2**31
         assert all(0 <= token < 1000 for token in (*submit.prompt, *submit.sampling.logit_bias))
@@ -107,6 +152,18 @@ def test_chat_requests(body: dict[str, Any]) -> None:
 @given(completion)
 def test_completion_requests(body: dict[str, Any]) -> None:
     post("/v1/completions", msgspec.json.encode(body))
+
+
+@settings(max_examples=150, deadline=None)
+@given(responses, st.booleans())
+def test_responses_requests(body: dict[str, Any], counting: bool) -> None:
+    post("/v1/responses" + "/input_tokens" * counting, msgspec.json.encode(body))
+
+
+@settings(max_examples=150, deadline=None)
+@given(messages, st.booleans())
+def test_messages_requests(body: dict[str, Any], counting: bool) -> None:
+    post("/v1/messages" + "/count_tokens" * counting, msgspec.json.encode(body))
 
 
 @settings(max_examples=100, deadline=None)

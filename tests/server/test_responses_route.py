@@ -11,7 +11,7 @@ import pytest
 from fake_engine import FakeEngine, fake_state
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
-from replies import CALLS, parse_as
+from replies import CALL_WORDS, CALLS, HERMES, parse_as
 
 from corral.engine.messages import ErrorInfo, Output, Timings
 
@@ -120,6 +120,29 @@ async def test_calls_of_tools(client: httpx.AsyncClient, monkeypatch: pytest.Mon
         ("call_1", "weather", '{"city":"Oslo"}'),
         ("call_2", "time", "{}"),
     ]
+
+
+WEATHER = {
+    "type": "function",
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+
+
+async def test_tools_from_the_request_to_the_call(connected: Any) -> None:
+    engine = FakeEngine(CALL_WORDS)
+    request = {"input": "hi", "tools": [WEATHER], "tool_choice": "auto"}
+    async with connected(fake_state(engine, HERMES)) as client:
+        body = (await client.post(URL, json=request)).json()
+        streamed = events(await client.post(URL, json={**request, "stream": True}))
+    Response.model_validate(body, strict=True)
+    message, call = body["output"]
+    assert message["content"][0]["text"] == "Wait."
+    assert (call["name"], call["arguments"]) == ("weather", '{"city": "Oslo"}')
+    assert body["tools"] == [{**WEATHER, "description": None, "strict": None}]
+    assert engine.submits[0].constraint is not None
+    assert "".join(e["delta"] for e in streamed if "arguments.delta" in e["type"]) == call["arguments"]
+    assert [i["type"] for i in streamed[-1]["response"]["output"]] == ["message", "function_call"]
 
 
 async def test_going_on_from_a_response(client: httpx.AsyncClient, engine: FakeEngine) -> None:

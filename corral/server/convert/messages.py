@@ -132,7 +132,7 @@ def chat_request(request: MessagesRequest) -> ChatRequest:
         messages += _messages(convert(value, Message, f"messages[{i}]"), f"messages[{i}]")
     if not request.messages:  # Anthropic's clients may count the tokens of nothing
         messages.append({"role": "user", "content": ""})
-    fields = passed_on(request, ("messages", "n", "tools", "tool_choice"))
+    fields = passed_on(request, ("messages", "n", "n_cmpl", "tools", "tool_choice"))
     if request.limit() < 0 and request.max_tokens is None:
         fields["max_tokens"] = DEFAULT_MAX_TOKENS
     if request.stop_sequences:

@@ -162,7 +162,7 @@ def chat_request(request: ResponsesRequest, items: Sequence[Any], history: Seque
         raise NotSupported("Field 'background': true is not supported, expected false")
     if request.truncation is not None:
         one_of(request.truncation, ["disabled"], "truncation")
-    fields = passed_on(request, ("messages", "n", "tools", "tool_choice", "max_tokens"))
+    fields = passed_on(request, ("messages", "n", "n_cmpl", "tools", "tool_choice", "max_tokens"))
     messages = [] if request.instructions is None else [{"role": "system", "content": request.instructions}]
     tools, choice = _tools(request)
     if tools:

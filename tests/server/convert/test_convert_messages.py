@@ -115,6 +115,7 @@ def test_system(system: Any, content: Any) -> None:
     [
         ({}, {"max_tokens": 4096, "tools": None, "enable_thinking": None}),
         ({"max_tokens": 5}, {"max_tokens": 5}),
+        ({"n": 3, "n_cmpl": 3}, {"n": None, "n_cmpl": None}),
         (
             {"stop_sequences": ["END"], "top_k": 3, "temperature": 0.1},
             {"stop": ["END"], "top_k": 3, "temperature": 0.1},

@@ -106,7 +106,7 @@ CHAT_TOOL = {
         ({"max_tokens": 5}, {"max_tokens": 5}),
         ({"temperature": 0.5, "top_p": 0.9, "seed": 3}, {"temperature": 0.5, "top_p": 0.9, "seed": 3}),
         ({"stream": True, "top_k": 7}, {"stream": True, "top_k": 7}),
-        ({"n": 3}, {"n": None}),
+        ({"n": 3, "n_cmpl": 3}, {"n": None, "n_cmpl": None}),
         ({"tools": [TOOL]}, {"tools": [CHAT_TOOL], "tool_choice": "auto"}),
         ({"tools": [TOOL, {"type": "web_search"}]}, {"tools": [CHAT_TOOL]}),
         ({"tools": [], "tool_choice": "auto"}, {"tools": None, "tool_choice": None}),

@@ -30,8 +30,11 @@ size_t whole_pages(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
 
 #if defined(__SANITIZE_ADDRESS__)
 // From the heap and to the byte: what reads or writes beyond it is caught.
-Memory::Memory(size_t bytes) : data_(bytes ? operator new(bytes, std::align_val_t(64)) : nullptr), bytes_(bytes) {
-    if (bytes) memset(data_, 0, bytes);
+Memory::Memory(size_t bytes) : bytes_(bytes) {
+    if (!bytes) return;
+    data_ = operator new(bytes, std::align_val_t(64), std::nothrow);  // the throwing one ends the program instead
+    if (!data_) throw std::bad_alloc();
+    memset(data_, 0, bytes);
 }
 
 Memory::~Memory() { operator delete(data_, std::align_val_t(64)); }

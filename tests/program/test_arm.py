@@ -130,9 +130,7 @@ def row_ops() -> list[Case]:
     ]
     cases += [Case(op, op, [x, y], (83,)) for op in ("add", "silu_mul", "gelu_mul")]
     cases += [Case(op, op, [x], (83,)) for op in ("silu", "gelu")]
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # an infinite mean makes NaNs: their signs may differ
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite mean makes NaNs: their signs may differ
         summed = x[np.isfinite(x.sum(axis=1))]
     cases += [
         Case(f"layer_norm-{len(biases)}", "layer_norm", [summed, weight, *biases], (83,), (1e-12,))

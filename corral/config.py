@@ -183,6 +183,8 @@ class ServerConfig:
     prefill_assistant: bool = True
     """A conversation that ends with the assistant's words is gone on with in the middle of them."""
     sampling: SamplingParams = SamplingParams()  # noqa: RUF009  (frozen)
+    constraint: tuple[Literal["gbnf", "json_schema"], str] | None = None
+    """What every text has to be, where a request does not say: a kind of grammar, and the grammar."""
     verbosity: int = 3
     """-1 nothing, 0 results only, 1 errors, 2 warnings, 3 information, 4 trace, 5 debug."""
     log_file: str | None = None

@@ -333,6 +333,24 @@ def _add_breaker(old: Any, new: Any) -> Any:
     return (*(old or ()), *new) if new else ()
 
 
+Constrained = tuple[str, str] | None
+"""Kind and text of a constraint."""
+
+
+def _grammar(value: str) -> Constrained:
+    return ("gbnf", value) if value.strip() else None
+
+
+def _json_schema(value: str) -> Constrained:
+    try:
+        schema = json.loads(value, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected a JSON schema, got {value[:200]!r}: {error}") from None
+    if not isinstance(schema, (dict, bool)):
+        raise ValueError(f"expected a JSON schema, an object or a boolean, got {value[:200]!r}")
+    return "json_schema", value
+
+
 def _api_prefix(value: str) -> str:
     trimmed = value.rstrip("/")
     if trimmed and not trimmed.startswith("/"):
@@ -376,6 +394,10 @@ JSON_OBJECT = Kind("JSON", _json_object)
 OVERRIDE = Kind("KEY=TYPE:VALUE,...", _override, merge=_update)
 LOGIT_BIAS = Kind("TOKEN_ID(+/-)BIAS", _logit_bias, merge=_update)
 RECIPROCAL = Kind("N", _reciprocal)
+GRAMMAR = Kind("GRAMMAR", _grammar)
+GRAMMAR_FILE = Kind("FILE", lambda name: _grammar(_read_file(name)))
+JSON_SCHEMA = Kind("SCHEMA", _json_schema)
+JSON_SCHEMA_FILE = Kind("FILE", lambda name: _json_schema(_read_file(name)))
 SAMPLER_NAMES = Kind("SAMPLERS", _sampler_names)
 SAMPLER_LETTERS = Kind("SEQUENCE", _sampler_letters)
 BREAKER = Kind("TEXT", _breaker, merge=_add_breaker)

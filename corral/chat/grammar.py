@@ -96,7 +96,10 @@ class Grammar:
 
     def strict_json(self, schema: str) -> str:
         """A JSON value of a schema, given as JSON text, that has to be enforced as it is."""
-        return self._rule("json", f"%json {schema}")
+        value = json.loads(schema)
+        if isinstance(value, Mapping):
+            value = {"x-guidance": {"whitespace_pattern": SPACE}, **value}
+        return self._rule("json", f"%json {json.dumps(value, ensure_ascii=False)}")
 
     def arguments(self, tool: Tool) -> str:
         return self.json({"type": "object", **tool.parameters})

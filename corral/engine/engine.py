@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from corral.engine.compiling import Compiling
 from corral.engine.draft import DraftParams, NgramDraft
 from corral.engine.messages import (
     Cancel,
@@ -24,6 +25,7 @@ from corral.engine.messages import (
     SlotResult,
     Stats,
     Submit,
+    Timings,
     ToEngine,
     TokenInfo,
     TopToken,
@@ -44,12 +46,15 @@ from corral.errors import (
 from corral.program.batch import Batch, Executor, Float32
 from corral.sampling.chain import Chain
 from corral.sampling.check import check_params
+from corral.sampling.constraint import Grammars, Matcher
 
 log = logging.getLogger(__name__)
 
 
 MOST_RETRY_SECONDS = 60
 """No client is told to stay away for longer."""
+COMPILE_POLL_SECONDS = 0.005
+"""How long new messages may wait while there is nothing to do but to compile a grammar."""
 
 
 class Ending(NamedTuple):
@@ -111,17 +116,18 @@ class Engine:
         self._jobs: list[tuple[SlotAction, Job, float]] = []
         self.scheduler = Scheduler(limits)
         self._requests: dict[str, Request] = {}
+        self._compiling = Compiling(Grammars(text.special, text.control, text.eog), clock)
         self._arrivals = 0
         self._counters = Counters()
 
     @property
     def has_work(self) -> bool:
-        return bool(self._requests or self._jobs)
+        return bool(self._requests or self._jobs or self._compiling)
 
     @property
     def load(self) -> tuple[int, int]:
         """Requests that run, and that wait."""
-        return len(self.scheduler.running), len(self.scheduler.waiting)
+        return len(self.scheduler.running), len(self.scheduler.waiting) + len(self._compiling)
 
     def handle(self, message: ToEngine) -> Sequence[ToServer]:
         match message:
@@ -135,18 +141,28 @@ class Engine:
     def submit(self, submit: Submit) -> list[Output]:
         """Queue a request. A refusal is answered at once."""
         assert submit.id not in self._requests, f"request {submit.id!r} is submitted twice"
+        assert submit.id not in self._compiling, f"request {submit.id!r} is submitted twice"
         try:
             self._check(submit)
             self._check_queue(submit)
-            request = self._request(submit)
+            if submit.constraint is not None:
+                self._compiling.add(submit, submit.constraint)
+            else:
+                self._enqueue(submit, self._clock())
         except Exception as error:
             return [_failure(submit.id, error)]
+        return []
+
+    def _enqueue(self, submit: Submit, submitted: float, matcher: Matcher | None = None) -> None:
+        request = self._request(submit, submitted, matcher)
         self._requests[submit.id] = request
         self.scheduler.add(request)
-        return []
 
     def cancel(self, id: str) -> list[Output]:
         """End a request now, whatever its state. One that has ended already is left alone."""
+        if id in self._compiling:
+            self._compiling.remove(id)
+            return [Output(id=id, finish_reason=_CANCELLED.finish_reason, timings=Timings())]
         request = self._requests.get(id)
         return [self._finish(request, _CANCELLED)] if request else []
 
@@ -184,9 +200,11 @@ class Engine:
 
     def step(self) -> list[Output]:
         """Compute the next batch, sample, and return what is new."""
-        outputs = self._expire()
+        outputs = self._take_compiled() + self._expire()
         parts = self.scheduler.schedule()
         if not parts:
+            if self._compiling and not outputs:
+                self._compiling.wait(COMPILE_POLL_SECONDS)
             return outputs
         started = self._start(parts)
         try:
@@ -211,7 +229,7 @@ class Engine:
         pool = self.scheduler.pool
         return Stats(
             running=len(self.scheduler.running),
-            waiting=len(self.scheduler.waiting),
+            waiting=len(self.scheduler.waiting) + len(self._compiling),
             waiting_tokens=sum(request.num_tokens for request in self.scheduler.waiting),
             blocks_used=pool.num_used,
             blocks_cached=pool.num_cached,
@@ -285,7 +303,17 @@ class Engine:
             for request in late
         ]
 
-    def _request(self, submit: Submit) -> Request:
+    def _take_compiled(self) -> list[Output]:
+        """Queue the requests whose grammar is ready; those that have none end."""
+        failed = []
+        for submit, since, result in self._compiling.take():
+            if isinstance(result, Exception):
+                failed.append(_failure(submit.id, result))
+            else:
+                self._enqueue(submit, since, result)
+        return failed
+
+    def _request(self, submit: Submit, submitted: float, matcher: Matcher | None) -> Request:
         # even where the context shifts, a text that nobody limits has an end
         room = self._limits.n_ctx - (0 if self._limits.context_shift else len(submit.prompt))
         seed = submit.sampling.seed
@@ -299,11 +327,13 @@ class Engine:
                 secrets.randbits(32) if seed is None else seed,
                 self._text.eog,
                 self._text.special,
+                matcher,
+                len(submit.prompt),
             ),
             text=TextStream(self._text, submit.stop, submit.special),
             draft=NgramDraft(self._draft) if self._draft else None,
             tokens=list(submit.prompt),
-            submitted=self._clock(),
+            submitted=submitted,
         )
 
     def _start(self, parts: Sequence[Part]) -> float:
@@ -396,11 +426,12 @@ class Engine:
         rest = request.num_tokens - keep
         discard = min(submit.n_discard or rest // 2, rest - 1)
         self.scheduler.shift(request, keep, max(1, discard))
+        request.chain.shift(max(1, discard))
 
     def _ending(self, request: Request, token: int, now: float) -> Ending | None:
         if request.text.stopping_word:
             return _WORD
-        if token in self._text.eog:
+        if token in self._text.eog or request.chain.is_complete:
             return _EOS
         return _LIMIT if request.num_generated >= request.max_new or _is_late(request, now) else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from corral.tokenizer.stream import Utf8Stream
 
@@ -18,6 +19,11 @@ class TextTables:
     """[V] the same, with the text of control tokens."""
     eog: frozenset[int]
     """Tokens that end the generation."""
+
+    @cached_property
+    def control(self) -> list[int]:
+        """Tokens that are no text."""
+        return [id for id, text in enumerate(self.text) if not text and self.special[id]]
 
 
 class StopString:

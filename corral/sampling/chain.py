@@ -10,6 +10,7 @@ import msgspec
 
 from corral.errors import InternalError, RequestError
 from corral.sampling.candidates import Candidates
+from corral.sampling.constraint import Matcher, mask_row
 from corral.sampling.params import SamplingParams
 from corral.sampling.samplers import LOGIT_BIAS, SAMPLERS, Place, Sampler, leaves_one
 from corral.sampling.select import Float32, all_finite, log_sum_exp, top_candidates
@@ -42,8 +43,13 @@ class Chain:
         seed: int,
         eog: Collection[int] = (),
         pieces: Sequence[bytes] = (),
+        matcher: Matcher | None = None,
+        prompt_length: int = 0,
     ) -> None:
-        """eog: the tokens that end a generation; pieces: the bytes of each token (DRY needs them)."""
+        """eog: the tokens that end a generation; pieces: the bytes of each token (DRY needs them).
+
+        matcher: what the text after a prompt of that length has to match.
+        """
         if params.ignore_eos and eog:
             banned = dict.fromkeys(eog, -math.inf)
             params = msgspec.structs.replace(params, logit_bias={**params.logit_bias, **banned})
@@ -52,6 +58,10 @@ class Chain:
         self._params = params
         self.seed = seed
         self._eog, self._pieces = frozenset(eog), pieces
+        self._matcher = matcher
+        if matcher:
+            matcher.begin(prompt_length)
+        self._shifted = 0
         self._other_seed = _mix(seed ^ _GOLDEN)
         self._samplers = plan(params)
         self._selector = selector(params)
@@ -63,11 +73,32 @@ class Chain:
 
         Raises:
             InternalError: the logits are not finite numbers.
-            RequestError: the request has banned every token.
+            RequestError: the request has banned every token, or its grammar is too complex.
         """
-        length = len(tokens)
+        length = len(tokens) + self._shifted
         if not all_finite(row):
             raise InternalError(f"the model's logits for token {length} are not finite numbers")
+        token = self._pick(
+            row if self._matcher is None else self._masked(row, length, tokens), length, tokens
+        )
+        if self._matcher is not None:
+            self._matcher.accept(token)
+        return token
+
+    @property
+    def is_complete(self) -> bool:
+        """The text is complete: nothing more that its grammar allows could be added."""
+        return self._matcher is not None and self._matcher.is_complete
+
+    def shift(self, count: int) -> None:
+        """So many tokens were taken out of the sequence: they still count for places in it."""
+        self._shifted += count
+
+    def _masked(self, row: Float32, length: int, tokens: Sequence[int]) -> Float32:
+        assert self._matcher is not None
+        return mask_row(row, self._matcher.allowed(length, tokens))
+
+    def _pick(self, row: Float32, length: int, tokens: Sequence[int]) -> int:
         place = Place(
             self._params,
             tokens,
@@ -80,14 +111,24 @@ class Chain:
         for sampler in self._samplers:
             sampler.apply(candidates, place)
             if sampler is LOGIT_BIAS and candidates.largest() == -math.inf:
-                raise RequestError(
-                    "logit_bias bans every token of the vocabulary, expected at least one to be left"
-                )
+                return self._last_resort()
         before = self._memory(length)
         token, after = self._selector.select(candidates, place, before)
         self._memories = {length: before, length + 1: after}
         self._left = candidates if self._params.post_sampling_probs else None
         return token
+
+    def _last_resort(self) -> int:
+        """Where nothing is left: the end, if the text is complete."""
+        if self._matcher is None:
+            raise RequestError(
+                "logit_bias bans every token of the vocabulary, expected at least one to be left"
+            )
+        if not self._matcher.is_accepting:
+            raise RequestError(
+                "logit_bias bans every token that the grammar allows at this place of the text"
+            )
+        return min(self._eog)
 
     def log_probs(self, row: Float32, token: int) -> LogProbs | None:
         """What is to be reported of the token just sampled from `row` [V]; None: nothing."""

@@ -19,6 +19,7 @@ from corral.engine.messages import Output, Ready, Submit
 from corral.errors import ContextSizeError, CorralError, PayloadTooLarge, RequestError
 from corral.sampling.check import MOST_SAMPLERS
 from corral.sampling.params import SamplingParams
+from corral.server.constraint import constraint_of
 from corral.server.decode import R, Schema
 from corral.server.errors import RequestTimeout
 from corral.server.generation import ClientGone, Generations
@@ -150,6 +151,7 @@ def submits(
         if len(prompt) >= ready.n_ctx:
             raise ContextSizeError(len(prompt), ready.n_ctx)
     limits = [x for x in (request.limit(), state.config.n_predict) if x is not None and x >= 0]
+    constraint = constraint_of(request, state.config)
     made: list[Submit] = []
     for prompt in prompts:
         for i in range(n):
@@ -165,6 +167,7 @@ def submits(
                     max_tokens=min(limits, default=-1),
                     stop=request.stops(),
                     sampling=own,
+                    constraint=constraint,
                     client=_client(http),
                     cache_prompt=_or(request.cache_prompt, state.config.cache_prompt),
                     id_slot=_or(request.id_slot, -1),

@@ -12,7 +12,6 @@ from corral.sampling.params import SamplingParams
 RANDOM_SEED = 0xFFFFFFFF
 """llama-server's seed for 'any'."""
 OFF: dict[str, Any] = {
-    "grammar": "",
     "grammar_lazy": False,
     "grammar_triggers": [],
     "preserved_tokens": [],
@@ -44,6 +43,7 @@ def generation_settings(submit: Submit, *, stream: bool = False, seed: int | Non
         "n_keep": submit.n_keep,
         "n_discard": submit.n_discard,
         "stream": stream,
+        "grammar": "" if submit.constraint is None else submit.constraint.text,
         # JSON has no infinity: a ban is null
         "logit_bias": [{"bias": b if abs(b) < 1e30 else None, "token": t} for t, b in biases.items()],
         "timings_per_token": submit.timings_per_token,

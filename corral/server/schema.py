@@ -81,9 +81,11 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     n_cache_reuse: Count | None = None
     """Without effect on the text: what is behind a changed passage is computed anew."""
 
-    # Not built yet: see NOT_YET.
     grammar: str | None = None
     json_schema: Any = None
+    response_format: dict[str, Any] | None = None
+
+    # Not built yet: see NOT_YET.
     lora: list[Any] | None = None
     n_indent: Count | None = None
     t_max_predict_ms: Annotated[int, Meta(ge=-1, le=2**63 - 1)] | None = None
@@ -129,7 +131,6 @@ class ChatRequest(GenerateRequest, kw_only=True):
     functions: list[Any] | None = None
     parallel_tool_calls: bool | None = None
     parse_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
     reasoning_format: str | None = None
     reasoning_budget_tokens: Limit | None = None
     thinking_budget_tokens: Limit | None = None
@@ -169,13 +170,10 @@ class InfillRequest(NativeRequest, kw_only=True):
 
 
 NOT_YET: dict[str, tuple[Any, ...]] = {
-    "grammar": ("",),
-    "json_schema": (),
     "lora": ([],),
     "n_indent": (0,),
     "verbose": (False,),
     "functions": ([],),
-    "response_format": ({"type": "text"}, {}),
     "reasoning_control": (False,),
     "echo": (False,),
     "suffix": ("",),

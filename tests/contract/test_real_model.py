@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -101,6 +102,27 @@ def test_logprobs_of_a_greedy_answer(client: openai.OpenAI) -> None:
         assert token.logprob <= 0
         assert token.logprob == max(t.logprob for t in token.top_logprobs)
         assert len(token.top_logprobs) == 3
+
+
+def test_a_schema_is_followed(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Paris", "Rome"]}, "people": {"type": "integer"}},
+        "required": ["city", "people"],
+        "additionalProperties": False,
+    }
+    wanted: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    for seed in range(3):
+        response = client.chat.completions.create(
+            model="x", messages=CAPITAL, seed=seed, temperature=1.5, max_tokens=60, response_format=wanted
+        )
+        if response.choices[0].finish_reason == "stop":
+            value = json.loads(response.choices[0].message.content or "")
+            assert value["city"] in ("Paris", "Rome")
+            assert isinstance(value["people"], int)
+    wanted["json_schema"]["schema"] = {"type": "objekt"}
+    with pytest.raises(openai.BadRequestError, match="Invalid type: objekt"):
+        client.chat.completions.create(model="x", messages=CAPITAL, response_format=wanted)
 
 
 def test_a_prompt_that_does_not_fit(client: openai.OpenAI) -> None:

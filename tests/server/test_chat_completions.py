@@ -272,9 +272,8 @@ async def test_template_variables(connected: Any) -> None:
         ({"add_generation_prompt": True, "continue_final_message": True}, 400, "Cannot set both"),
         ({"messages": [{"role": "user", "content": "x" * 300}]}, 400, "exceeds the available context size"),
         ({"tools": [{"type": "function"}]}, 400, "Field 'tools[0].function': expected an object, got null"),
-        ({"grammar": "root ::= 'a'"}, 501, "Field 'grammar'"),
-        ({"json_schema": {}}, 501, "Field 'json_schema': {} is not supported yet"),
-        ({"response_format": {"type": "json_object"}}, 501, "Field 'response_format'"),
+        ({"grammar": "root ::= [a]", "json_schema": {}}, 400, 'Either "grammar" or "json_schema"'),
+        ({"response_format": {"type": "xml"}}, 400, "Field 'response_format.type': expected \"text\""),
         ({"mirostat": 3}, 400, "Field 'mirostat': expected an integer from 0 to 2, got 3"),
         (
             {"xtc_probability": 1.5},

@@ -97,6 +97,12 @@ class EngineConfig:
     """Prompt tokens of those. None: 16 times what the KV cache holds."""
     queue_timeout: int = 600
     """Seconds that a request may wait for its turn; 0: without end."""
+    embeddings: bool = False
+    """Make embeddings instead of text. An encoder does so in any case."""
+    reranking: bool = False
+    """Score texts by how well they answer a query: embeddings with the pooling "rank"."""
+    pooling: Literal["none", "mean", "cls", "last", "rank"] | None = None
+    """How the hidden states of a text become its embedding. None: as the model's file says."""
     threads: int | None = None
     """Threads that compute. None: `corral.system.cpu` decides."""
     force_threads: bool = False
@@ -159,6 +165,8 @@ class ServerConfig:
     """Reuse what was computed for the same beginning of a prompt."""
     n_keep: int = 0
     """Tokens kept at a context shift; -1: the whole prompt."""
+    embd_normalize: int = 2
+    """Of embeddings: -1 leaves them, 0 makes the largest number 32760, p makes the p-norm 1."""
     n_predict: int | None = None
     """Most tokens a request may generate. None: no limit but the context."""
     chat_template: str | None = None

@@ -88,6 +88,17 @@ class ContextSizeError(RequestError):
         return {"n_prompt_tokens": self.n_prompt_tokens, "n_ctx": self.n_ctx}
 
 
+class InputTooLarge(ContextSizeError):
+    """A text to embed that can never fit."""
+
+    def __init__(self, n_prompt_tokens: int, n_ctx: int, *, at_least: bool = False) -> None:
+        super().__init__(n_prompt_tokens, n_ctx)
+        self.args = (
+            f"input ({'at least ' * at_least}{n_prompt_tokens} tokens) is too large to process: it exceeds "
+            f"the available context size ({n_ctx} tokens)",
+        )
+
+
 class Unavailable(CorralError):
     """The model is loading or the engine is restarting: try again soon."""
 

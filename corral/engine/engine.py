@@ -150,7 +150,7 @@ class Engine:
             else:
                 self._enqueue(submit, self._clock())
         except Exception as error:
-            return [_failure(submit.id, error)]
+            return [failure(submit.id, error)]
         return []
 
     def _enqueue(self, submit: Submit, submitted: float, matcher: Matcher | None = None) -> None:
@@ -175,7 +175,7 @@ class Engine:
                 )
             job = self._slot_files.start(action, self.scheduler)
         except Exception as error:
-            return [SlotResult(id=action.id, error=_error_info(action.id, error))]
+            return [SlotResult(id=action.id, error=error_info(action.id, error))]
         self._jobs.append((action, job, self._clock()))
         return []
 
@@ -192,9 +192,9 @@ class Engine:
             result = msgspec.structs.replace(result, ms=1e3 * (self._clock() - started))
         except OSError as error:
             problem = CorralError(f"can't {action.action} {action.filename}: {error.strerror or error}")
-            result = SlotResult(id=action.id, error=_error_info(action.id, problem))
+            result = SlotResult(id=action.id, error=error_info(action.id, problem))
         except Exception as error:
-            result = SlotResult(id=action.id, error=_error_info(action.id, error))
+            result = SlotResult(id=action.id, error=error_info(action.id, error))
         del self._jobs[0]
         return [result]
 
@@ -308,7 +308,7 @@ class Engine:
         failed = []
         for submit, since, result in self._compiling.take():
             if isinstance(result, Exception):
-                failed.append(_failure(submit.id, result))
+                failed.append(failure(submit.id, result))
             else:
                 self._enqueue(submit, since, result)
         return failed
@@ -486,7 +486,7 @@ class Engine:
 
     def _fail(self, request: Request, error: Exception) -> Output:
         self._forget(request)
-        return _failure(request.id, error)
+        return failure(request.id, error)
 
     def _forget(self, request: Request) -> None:
         self.scheduler.finish(request)
@@ -544,12 +544,13 @@ def build_batch(parts: Sequence[Part]) -> Batch:
     )
 
 
-def _failure(id: str, error: Exception) -> Output:
+def failure(id: str, error: Exception) -> Output:
     """How a request ends that can't be served, or that met a bug of ours."""
-    return Output(id=id, finish_reason="error", error=_error_info(id, error))
+    return Output(id=id, finish_reason="error", error=error_info(id, error))
 
 
-def _error_info(id: str, error: Exception) -> ErrorInfo:
+def error_info(id: str, error: Exception) -> ErrorInfo:
+    """For the envelope of the request `id`; a bug of ours is logged."""
     if not isinstance(error, CorralError):
         log.error("request %s failed", id, exc_info=error)
         error = InternalError(f"the engine failed on this request: {type(error).__name__}: {error}")

@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from corral.config import CacheTypeName, EngineConfig, ModelConfig
 from corral.engine import context
 from corral.engine.draft import DraftParams
+from corral.engine.embedder import MOST_SEQUENCES, Embedder, EmbedLimits
 from corral.engine.engine import Engine
 from corral.engine.loop import LoadedModel, Progress
 from corral.engine.memory_lock import lock_memory
-from corral.engine.messages import Ready
+from corral.engine.messages import Pooling, Ready
 from corral.engine.output import TextTables
+from corral.engine.pooling import choose
 from corral.engine.scheduler import UNBOUNDED, Limits
 from corral.engine.slot_files import BlockStore, SlotFiles, model_id
 from corral.errors import ModelFileError, OptionError
@@ -24,6 +26,7 @@ from corral.gguf.reader import GGUFFile
 from corral.models import trace_program
 from corral.program.batch import BLOCK_TOKENS, Batch, Executor
 from corral.program.kv_cache import CacheType, CacheTypes, kv_bytes_per_block
+from corral.program.outputs import has_logits
 from corral.program.pack_cache import PackCache
 from corral.program.program import Embed, Linear, Program
 from corral.system import budget, cpu, filesystem
@@ -43,6 +46,8 @@ CACHE_TYPES: dict[CacheTypeName, CacheType] = {
 """What a type that was asked for is kept as: bf16 has the size of f16; fewer bits than 8 there are none."""
 MOST_DRAFT_TOKENS = 64
 """Guesses in one step, of all sequences: their logits take memory."""
+SOFTMAX_RANKS = ("qwen3", "qwen3vl")
+"""Architectures whose rankers score by the probability of the first label, not by its number."""
 IDLE_STEP_SECONDS = 0.5
 """Of a step that has prompts only: so soon is a new request seen, and one whose client is gone."""
 
@@ -57,6 +62,10 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     started = time.perf_counter()
     file = GGUFFile.open(model.path, model.metadata_overrides)
     program = trace_program(file)
+    encoder = not has_logits(program)
+    pooling = choose(config, file, encoder=encoder)
+    if pooling:
+        program = trace_program(file, "scores" if pooling == "rank" else "hidden")
     where = filesystem.of(file.path)
     file.in_order = where.read_in_order
     mode = model.load_mode
@@ -66,7 +75,7 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     train_ctx = file.require(f"{file.architecture}.context_length", int)
     threads = cpu.decide(config.threads, cpu.limits(), force=config.force_threads)
     cache_types = CacheTypes(CACHE_TYPES[config.cache_type_k], CACHE_TYPES[config.cache_type_v])
-    memory = _plan_memory(program, file, config, train_ctx, held, cache_types)
+    memory = _plan_memory(program, file, config, train_ctx, held, cache_types, pooling)
     for line in memory.describe():
         progress(0.0, line)
     if where.read_in_order:
@@ -80,18 +89,66 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
         progress(share, f"loading {model.path}")
 
     cache = PackCache(Path(model.pack_cache), file.paths, threads.threads) if model.pack_cache else None
-    executor = _open_executor(program, file, config, threads.threads, cache_types, cache, progress_of_weights)
+    step = _step_shape(config, pooling, ctx.n_ctx if program.whole else 0)
+    executor = _open_executor(
+        program, file, config, threads.threads, step, cache_types, cache, progress_of_weights
+    )
     notes += cache.notes if cache else []
     text = _text_tables(file, executor.vocab_size)
     if config.warmup:
         progress(1.0, "warming up")
         _warm_up(executor)
-    limits = Limits(
+    num_blocks = -(-ctx.pool // BLOCK_TOKENS)
+    engine: Engine | Embedder
+    if pooling:
+        num_blocks += MOST_SEQUENCES if program.whole else 0  # a step of many short texts
+        engine = Embedder(
+            executor,
+            EmbedLimits(
+                n_ctx=ctx.n_ctx,
+                num_blocks=num_blocks,
+                step_tokens=step.tokens,
+                whole=program.whole,
+                max_queue=config.max_queue,
+                queue_seconds=config.queue_timeout or UNBOUNDED,
+            ),
+            pooling,
+            softmax=pooling == "rank" and file.architecture in SOFTMAX_RANKS,
+        )
+    else:
+        engine = Engine(
+            executor,
+            text,
+            _limits(config, ctx, num_blocks, step.tokens),
+            draft=_draft(config),
+            slot_files=_slot_files(file, config, executor),
+        )
+    if model.load_mode in ("mlock", "mmap+mlock"):
+        notes.append(lock_memory())
+    ready = Ready(
         n_ctx=ctx.n_ctx,
-        num_blocks=-(-ctx.pool // BLOCK_TOKENS),
+        kv_tokens=num_blocks * BLOCK_TOKENS,
+        parallel=min(config.parallel, step.tokens),
+        threads=threads.threads,
+        isa=executor.isa,
+        executor=executor.name,
+        weights_bytes=executor.weights_bytes,
+        kv_bytes=num_blocks * executor.kv_bytes_per_block,
+        load_ms=1e3 * (time.perf_counter() - started),
+        notes=[note for note in notes if note],
+        pooling=pooling,
+        encoder=encoder,
+    )
+    return LoadedModel(engine, ready)
+
+
+def _limits(config: EngineConfig, ctx: context.Context, num_blocks: int, step_tokens: int) -> Limits:
+    return Limits(
+        n_ctx=ctx.n_ctx,
+        num_blocks=num_blocks,
         parallel=config.parallel,
-        step_tokens=_step_tokens(config),
-        chunk_tokens=_step_tokens(config),
+        step_tokens=step_tokens,
+        chunk_tokens=step_tokens,
         step_seconds=config.step_ms / 1e3,
         idle_step_seconds=max(IDLE_STEP_SECONDS, config.step_ms / 1e3),
         max_queue=config.max_queue,
@@ -100,24 +157,6 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
         context_shift=config.context_shift,
         draft_tokens=_draft_tokens(config),
     )
-    engine = Engine(
-        executor, text, limits, draft=_draft(config), slot_files=_slot_files(file, config, executor)
-    )
-    if model.load_mode in ("mlock", "mmap+mlock"):
-        notes.append(lock_memory())
-    ready = Ready(
-        n_ctx=ctx.n_ctx,
-        kv_tokens=limits.num_blocks * BLOCK_TOKENS,
-        parallel=limits.sequences,
-        threads=threads.threads,
-        isa=executor.isa,
-        executor=executor.name,
-        weights_bytes=executor.weights_bytes,
-        kv_bytes=limits.num_blocks * executor.kv_bytes_per_block,
-        load_ms=1e3 * (time.perf_counter() - started),
-        notes=[note for note in notes if note],
-    )
-    return LoadedModel(engine, ready)
 
 
 def _cache_notes(config: EngineConfig) -> list[str]:
@@ -150,8 +189,19 @@ def _draft_tokens(config: EngineConfig) -> int:
     return min(params.most * config.parallel, MOST_DRAFT_TOKENS) if params else 0
 
 
-def _step_tokens(config: EngineConfig) -> int:
-    return min(config.batch_size, config.ubatch_size)
+class StepShape(NamedTuple):
+    tokens: int
+    """T: the most."""
+    rows: int
+    """S: the most."""
+
+
+def _step_shape(config: EngineConfig, pooling: Pooling | None, whole: int = 0) -> StepShape:
+    """The largest step; a text of `whole` tokens must fit."""
+    tokens = max(min(config.batch_size, config.ubatch_size), whole)
+    if pooling is None:
+        return StepShape(tokens, config.parallel + _draft_tokens(config))
+    return StepShape(tokens, tokens if pooling in ("none", "mean") else min(tokens, MOST_SEQUENCES))
 
 
 class ModelExecutor(Executor, BlockStore, Protocol):
@@ -168,6 +218,7 @@ def _open_executor(
     file: GGUFFile,
     config: EngineConfig,
     threads: int,
+    step: StepShape,
     cache_types: CacheTypes,
     pack_cache: PackCache | None,
     progress: Callable[[float], None],
@@ -184,8 +235,8 @@ def _open_executor(
         file,
         threads=threads,
         isa=config.isa,
-        max_tokens=_step_tokens(config),
-        max_logits=config.parallel + _draft_tokens(config),
+        max_tokens=step.tokens,
+        max_logits=step.rows,
         cache_types=cache_types,
         pack_cache=pack_cache,
         progress=progress,
@@ -209,8 +260,16 @@ def _plan_memory(
     train_ctx: int,
     held: set[str],
     cache_types: CacheTypes,
+    pooling: Pooling | None = None,
 ) -> budget.MemoryPlan:
-    """Decide the size of the KV cache before anything is loaded."""
+    """Decide the size of the KV cache before anything is loaded.
+
+    A model that takes a text whole has buffers for each token of the context, as it has keys and values.
+    """
+    step = _step_shape(config, pooling)
+    kv_bytes = kv_bytes_per_block(program, cache_types)
+    per_token = BUFFER_SLACK * activation_bytes(program, 1, 1) if program.whole else 0
+    more_blocks = MOST_SEQUENCES if program.whole else 0
     margin = config.fit_margin_mib
     packed = _packed(program)
     twice = held & packed  # a table that is the output too; the kernel may drop a mapped one
@@ -221,15 +280,14 @@ def _plan_memory(
                 + (tensor.nbytes if name in twice else 0)
                 for name, tensor in file.tensors.items()
             ),
-            kv_per_token=kv_bytes_per_block(program, cache_types) // BLOCK_TOKENS,
+            kv_per_token=kv_bytes // BLOCK_TOKENS + per_token,
             train_ctx=train_ctx,
             overhead=budget.process_overhead(program.vocab_size),
-            activations=BUFFER_SLACK
-            * activation_bytes(program, _step_tokens(config), config.parallel + _draft_tokens(config)),
+            activations=BUFFER_SLACK * activation_bytes(program, *step) + more_blocks * kv_bytes,
         ),
         budget.memory_limit(),
         ctx_size=context.asked(config),
-        contexts=config.parallel if config.kv_unified else 1,
+        contexts=config.parallel if config.kv_unified and not program.whole else 1,
         fit=config.fit,
         margin=None if margin is None else margin * budget.MIB,
         min_ctx=config.fit_min_ctx,

@@ -6,14 +6,36 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import Protocol
 
 from corral.config import EngineConfig, ModelConfig
-from corral.engine.engine import Engine
-from corral.engine.messages import Ready, Stats, Status, ToEngine, ToServer
+from corral.engine.messages import Output, Ready, Stats, Status, ToEngine, ToServer
 
 Inbox = SimpleQueue[ToEngine | None]
 """Messages for the engine; None ends the loop."""
 Send = Callable[[Sequence[ToServer]], None]
+
+
+class Engine(Protocol):
+    """What the loop asks of an engine: `engine.Engine` generates, `embedder.Embedder` embeds."""
+
+    @property
+    def has_work(self) -> bool: ...
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Requests that run, and that wait."""
+        ...
+
+    def handle(self, message: ToEngine) -> Sequence[ToServer]: ...
+
+    def work(self) -> Sequence[ToServer]:
+        """A piece of what is to be done besides the steps."""
+        ...
+
+    def step(self) -> Sequence[Output]: ...
+
+    def stats(self) -> Stats: ...
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,9 @@ class Output(msgspec.Struct, tag="output", frozen=True, kw_only=True, omit_defau
     """Tokens were lost to a context shift, or the context was full before the text had ended."""
     progress: Progress | None = None
     error: ErrorInfo | None = None
+    embedding: bytes = b""
+    """What a model makes of the prompt that does not generate: float32 [n, width], little-endian. One row, or
+    without pooling one for each token; for ranking, the score."""
 
 
 class SlotResult(msgspec.Struct, tag="slot_result", frozen=True, kw_only=True, omit_defaults=True):
@@ -221,6 +224,13 @@ class Stats(msgspec.Struct, frozen=True, omit_defaults=True):
     """[i]: drafts of which the token at place i was accepted."""
 
 
+INPUTS_AT_ONCE = 64
+"""Most Submits that the server has under way for one HTTP request that embeds many texts."""
+
+Pooling = Literal["none", "mean", "cls", "last", "rank"]
+"""What becomes of the hidden states of a text: all of them, their mean, the first, the last, or a score."""
+
+
 class Ready(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the engine decided while loading, for the banner, /props and /v1/models."""
 
@@ -236,6 +246,10 @@ class Ready(msgspec.Struct, frozen=True, omit_defaults=True):
     kv_bytes: int
     load_ms: float
     notes: list[str] = []
+    pooling: Pooling | None = None
+    """How embeddings are made; None: the engine generates, and makes none."""
+    encoder: bool = False
+    """The model can't generate."""
 
 
 class Status(msgspec.Struct, tag="status", frozen=True, kw_only=True, omit_defaults=True):

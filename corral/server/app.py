@@ -22,6 +22,7 @@ from corral.server.routes import not_supported
 from corral.server.routes.apply_template import apply_template, input_tokens
 from corral.server.routes.chat_completions import chat_completions
 from corral.server.routes.completions import completions
+from corral.server.routes.embeddings import native_embeddings, openai_embeddings
 from corral.server.routes.health import health, livez
 from corral.server.routes.infill import infill
 from corral.server.routes.messages import count_message_tokens, messages
@@ -29,6 +30,7 @@ from corral.server.routes.metrics import get_metrics
 from corral.server.routes.models import list_models, retrieve_model
 from corral.server.routes.native_completion import native_completion
 from corral.server.routes.props import get_props, set_props
+from corral.server.routes.rerank import rerank
 from corral.server.routes.responses import (
     count_input_tokens,
     delete_response,
@@ -66,6 +68,13 @@ ROUTES: Sequence[tuple[str, str, Handler]] = (
     ("POST", "/completions", native_completion),
     ("POST", "/completion", native_completion),
     ("POST", "/infill", infill),
+    ("POST", "/v1/embeddings", openai_embeddings),
+    ("POST", "/embeddings", native_embeddings),
+    ("POST", "/embedding", native_embeddings),
+    ("POST", "/v1/rerank", rerank),
+    ("POST", "/rerank", rerank),
+    ("POST", "/v1/reranking", rerank),
+    ("POST", "/reranking", rerank),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
     ("POST", "/apply-template", apply_template),
@@ -84,6 +93,11 @@ ROUTES: Sequence[tuple[str, str, Handler]] = (
     ("GET", "/tools", not_supported.tools),
     ("POST", "/tools", not_supported.tools),
 )
+
+GENERATE = frozenset(
+    (chat_completions, completions, responses, messages, native_completion, infill),
+)
+"""Those who can't do anything where the engine makes embeddings."""
 
 SHAPES: Mapping[str, Envelope] = {
     "/v1/messages": anthropic_envelope,
@@ -132,6 +146,8 @@ def build_app(state: ServerState) -> Starlette:
 def _answer(handler: Handler, state: ServerState) -> Callable[[Request], Awaitable[ASGIApp]]:
     async def answer(request: Request) -> ASGIApp:
         try:
+            if handler in GENERATE:
+                state.expect_to_generate()
             return await handler(state, request)
         except ClientGone:
             return NOBODY

@@ -168,7 +168,7 @@ def submits(
                     stop=request.stops(),
                     sampling=own,
                     constraint=constraint,
-                    client=_client(http),
+                    client=client_of(http),
                     cache_prompt=_or(request.cache_prompt, state.config.cache_prompt),
                     id_slot=_or(request.id_slot, -1),
                     n_keep=_or(request.n_keep, state.config.n_keep),
@@ -185,7 +185,7 @@ def _or(value: T | None, default: T) -> T:
     return default if value is None else value
 
 
-def _client(http: Request) -> str:
+def client_of(http: Request) -> str:
     """Whom the scheduler is fair to: the holder of a key, else the address."""
     key = http.headers.get("authorization") or http.headers.get("x-api-key")
     if key:

@@ -187,7 +187,8 @@ def load_model(config: ServerConfig, file: GGUFFile, model: ModelConfig) -> Load
     )
     for_tools = tool_template(file.metadata, config.chat_template)
     prompter = make(source, with_tools=make(for_tools) if for_tools else None)
-    return LoadedModel(model_info(model, file, tokenizer.vocab_size), tokenizer, prompter)
+    rerank_template = file.get("tokenizer.chat_template.rerank", str, None)
+    return LoadedModel(model_info(model, file, tokenizer.vocab_size), tokenizer, prompter, rerank_template)
 
 
 def _special_text(tokenizer: Tokenizer, id: int | None) -> str:

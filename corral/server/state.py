@@ -11,7 +11,7 @@ from corral import __version__
 from corral.chat.prompt import ChatPrompter
 from corral.config import ServerConfig
 from corral.engine.messages import Output, Ready, SlotAction, SlotResult, Status, Submit
-from corral.errors import Unavailable
+from corral.errors import NotSupported, Unavailable
 from corral.server.observer import Observer
 from corral.server.response_store import ResponseStore
 from corral.tokenizer.special_ids import SpecialIds
@@ -59,6 +59,12 @@ class Tokenizer(Protocol):
     def add_bos(self) -> bool: ...
 
     @property
+    def add_eos(self) -> bool: ...
+
+    @property
+    def add_sep(self) -> bool: ...
+
+    @property
     def special(self) -> SpecialIds: ...
 
     @property
@@ -93,6 +99,8 @@ class LoadedModel:
     info: ModelInfo
     tokenizer: Tokenizer
     prompter: ChatPrompter
+    rerank_template: str | None = None
+    """A prompt to rank, with `{query}` and `{document}` in it; None: special tokens hold the two together."""
 
 
 @dataclass
@@ -125,6 +133,14 @@ class ServerState:
         if self.model is None or status.state != "ready":
             return Unavailable("Loading model")
         return None
+
+    def expect_to_generate(self) -> None:
+        """Raises NotSupported if the engine makes embeddings, Unavailable."""
+        _, ready = self.loaded()
+        if ready.encoder:
+            raise NotSupported("This server does not support completions: its model is an encoder")
+        if ready.pooling:
+            raise NotSupported("This server does not support completions. Start it without `--embeddings`")
 
     def loaded(self) -> tuple[LoadedModel, Ready]:
         """Raises Unavailable."""

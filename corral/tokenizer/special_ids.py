@@ -33,9 +33,16 @@ class SpecialIds:
     fim_sep: int | None = None
 
 
+# what files of a kind of vocabulary mean that do not say it
+_OF_MODEL = {
+    "llama": SpecialIds(bos=1, eos=2, unk=0),
+    "bert": SpecialIds(bos=101, unk=100, sep=102, pad=0, mask=103),
+}
+
 # role -> the metadata keys that name it, the last one present wins
 _KEYS: dict[str, tuple[str, ...]] = {
     **{field.name: (f"{field.name}_token_id",) for field in fields(SpecialIds)},
+    "bos": ("cls_token_id", "bos_token_id"),
     "unk": ("unknown_token_id",),
     "sep": ("seperator_token_id",),  # so spelled in the format
     "pad": ("padding_token_id",),
@@ -136,9 +143,7 @@ def find_special_ids(
             warn(f"token {id} {text!r} is marked as ordinary text; it is used as a control token")
         mended[id] = TokenType.CONTROL
 
-    # BOS 1, EOS 2 and UNK 0 are what files of SPM models mean that do not say it.
-    spm = gguf.require("tokenizer.ggml.model", str) == "llama"
-    special = SpecialIds(bos=1, eos=2, unk=0) if spm else SpecialIds()
+    special = _OF_MODEL.get(gguf.require("tokenizer.ggml.model", str), SpecialIds())
     for role, keys in _KEYS.items():
         found = getattr(special, role)
         if found is not None and found >= len(types):

@@ -25,23 +25,26 @@ class Tokenizer(ABC):
             texts = {vocabulary.token_text(id): id for id in vocabulary.of_type(*types)}
             return SpecialTokens(texts, lstrip, rstrip)
 
+        roles = vocabulary.special
+        begin, end = vocabulary.add_bos, roles.eos if vocabulary.add_eos else None
+        if vocabulary.kind is Model.WORDPIECE:  # [CLS] text [SEP], whatever the file says
+            begin, end = True, roles.sep
+        self._before = [roles.bos] if begin and roles.bos is not None else []
+        self._behind = [] if end is None else [end]
         self._always_special = special(TokenType.USER_DEFINED)
         self._special = special(TokenType.USER_DEFINED, TokenType.CONTROL, TokenType.UNKNOWN)
 
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """Token ids of `text`.
 
-        add_special: put BOS before and EOS behind, as far as the file asks for it (`add_bos`, `add_eos`)
+        add_special: put BOS before and EOS behind, as far as the file asks for it (`add_bos`, `add_eos`);
+        the tokens of a WordPiece model, [CLS] and [SEP], in any case
         parse_special: recognise control tokens spelled out in the text; user-defined ones always are
         A lone surrogate counts as U+FFFD.
         """
         special = self._special if parse_special else self._always_special
         ids = self._encode_parts(special.split(_scalar_values(text)))
-        if add_special and self.add_bos and self.bos_id is not None:
-            ids.insert(0, self.bos_id)
-        if add_special and self.add_eos and self.eos_id is not None:
-            ids.append(self.eos_id)
-        return ids
+        return [*self._before, *ids, *self._behind] if add_special else ids
 
     @abstractmethod
     def _encode_parts(self, parts: list[str | int]) -> list[int]:
@@ -75,7 +78,7 @@ class Tokenizer(ABC):
 
     @property
     def model(self) -> str:
-        """`tokenizer.ggml.model`: "llama" (SPM), "gpt2" (BPE over bytes), "gemma4" (over characters)."""
+        """`tokenizer.ggml.model`: "llama" (SPM), "gpt2" (BPE of bytes), "gemma4" (of characters), "bert"."""
         return self.vocabulary.model
 
     @property
@@ -122,6 +125,11 @@ class Tokenizer(ABC):
         return self.vocabulary.add_eos
 
     @property
+    def add_sep(self) -> bool:
+        """Whether a separator belongs between two texts."""
+        return self.vocabulary.add_sep
+
+    @property
     def longest(self) -> int:
         """Most characters that one token can stand for (white space around control tokens aside)."""
         return self.vocabulary.longest
@@ -137,11 +145,14 @@ def load_tokenizer(gguf: GGUFFile) -> Tokenizer:
     # Here, because they are Tokenizers, and because only one of the two libraries is needed.
     from corral.tokenizer.bpe import BpeTokenizer
     from corral.tokenizer.spm import SpmTokenizer
+    from corral.tokenizer.wordpiece import WordPieceTokenizer
 
     vocabulary = Vocabulary(gguf)
     lstrip, rstrip = _stripping(gguf, vocabulary)
     if vocabulary.kind is Model.SPM:
         return SpmTokenizer(vocabulary, lstrip=lstrip, rstrip=rstrip)
+    if vocabulary.kind is Model.WORDPIECE:
+        return WordPieceTokenizer(vocabulary, gguf, lstrip=lstrip, rstrip=rstrip)
     return BpeTokenizer(vocabulary, gguf, lstrip=lstrip, rstrip=rstrip)
 
 

@@ -22,14 +22,17 @@ SPACE = "▁"  # U+2581, how SPM-style vocabularies spell a space
 
 
 class Model(IntEnum):
-    """How text becomes tokens: by the scores of pieces, or by a list of merges."""
+    """How text becomes tokens: by the scores of pieces, by a list of merges, or by the longest that fits."""
 
     SPM = 0
     BPE = 1
+    WORDPIECE = 2
 
 
-_MODELS = {"llama": Model.SPM, "gpt2": Model.BPE, "gemma4": Model.BPE}
+_MODELS = {"llama": Model.SPM, "gpt2": Model.BPE, "gemma4": Model.BPE, "bert": Model.WORDPIECE}
 _KEY = "tokenizer.ggml."
+SEPARATED = ("jina-v1-en", "jina-v2-code", "roberta-bpe")
+"""Pre-tokenizers of encoders: a pair of texts has a separator between them."""
 
 
 class Vocabulary:
@@ -69,8 +72,11 @@ class Vocabulary:
         self.special, self.eog_ids, self._types = find_special_ids(gguf, self.ids, self._types, self.warn)
         spm = self.kind is Model.SPM
         self.add_space_prefix = gguf.get(_KEY + "add_space_prefix", bool, spm)
-        self.add_bos = self._adds(gguf, "bos", self.special.bos, default=spm or self.rules.add_bos)
+        wordpiece = self.kind is Model.WORDPIECE
+        begins = spm or wordpiece or self.rules.add_bos
+        self.add_bos = self._adds(gguf, "bos", self.special.bos, default=begins)
         self.add_eos = self._adds(gguf, "eos", self.special.eos, default=False)
+        self.add_sep = self._adds(gguf, "sep", self.special.sep, default=wordpiece or self.pre in SEPARATED)
 
     def __len__(self) -> int:
         return len(self.texts)

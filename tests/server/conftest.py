@@ -1,21 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
-from fake_engine import FakeEngine, fake_state
-
-from corral.server.app import build_app
-
-
-@asynccontextmanager
-async def connect(state: Any) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(build_app(state))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        yield client
+from fake_engine import FakeEngine, connect, fake_state
 
 
 @pytest.fixture

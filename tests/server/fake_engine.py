@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import msgspec
 
 from corral.chat.builtin import CHATML
@@ -23,6 +25,7 @@ from corral.engine.messages import (
     TokenInfo,
     TopToken,
 )
+from corral.server.app import build_app
 from corral.server.state import LoadedModel, ModelInfo, ServerState
 from corral.tokenizer.special_ids import SpecialIds
 
@@ -110,6 +113,8 @@ class FakeTokenizer:
 
     bos_id: int | None = 1
     add_bos = True
+    add_eos = False
+    add_sep = False
     longest = 4
     special = SpecialIds(bos=1, eos=2)
 
@@ -135,3 +140,11 @@ def fake_state(engine: Any = None, template: str = CHATML, **config: Any) -> Ser
         engine=engine or FakeEngine(),
         model=LoadedModel(info, FakeTokenizer(), prompter),
     )
+
+
+@asynccontextmanager
+async def connect(state: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the app over `state`, without a port."""
+    transport = httpx.ASGITransport(build_app(state))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client

@@ -16,7 +16,7 @@ from corral.server.state import ModelInfo, ServerState
 async def list_models(state: ServerState, _request: Request) -> Response:
     model, ready = state.loaded()
     return json_response(
-        {"models": [_ollama(model.info)], "object": "list", "data": [_openai(model.info, ready)]}
+        {"models": [_ollama(model.info, ready)], "object": "list", "data": [_openai(model.info, ready)]}
     )
 
 
@@ -40,7 +40,7 @@ def _openai(info: ModelInfo, ready: Ready) -> dict[str, Any]:
     }
 
 
-def _ollama(info: ModelInfo) -> dict[str, Any]:
+def _ollama(info: ModelInfo, ready: Ready) -> dict[str, Any]:
     return {
         "name": info.id,
         "model": info.id,
@@ -50,7 +50,7 @@ def _ollama(info: ModelInfo) -> dict[str, Any]:
         "type": "model",
         "description": "",
         "tags": [""],
-        "capabilities": ["completion"],
+        "capabilities": ["embedding" if ready.pooling else "completion"],
         "parameters": "",
         "details": {
             "parent_model": "",

@@ -26,6 +26,7 @@ from corral.errors import CorralError, RequestError
 from corral.server import generate
 from corral.server.chat_reply import ChatReply
 from corral.server.conversation import Conversation, ReplyRules, reply_rules
+from corral.server.native_reply import NativeReplies
 from corral.server.prompts import check_length, empty_prompt
 from corral.server.schema import ChatRequest
 from corral.server.sse import PING
@@ -61,6 +62,8 @@ class ChatTurn:
     prompt: list[int]
     submits: list[Submit]
     parsers: list[ReplyParser]
+    native: NativeReplies
+    """llama-server's own view of the choices, for `verbose`."""
 
     @classmethod
     async def of(cls, state: ServerState, http: Request, request: ChatRequest, id: str) -> ChatTurn:
@@ -81,7 +84,8 @@ class ChatTurn:
         plain = state.config.skip_chat_parsing
         parsers = [PlainParser() if plain else _parser(request, talk) for _ in submits]
         engine = _within_budget(state.engine, model.tokenizer, talk, rules)
-        return cls(state, engine, request, prompt, submits, parsers)
+        native = NativeReplies(model, request, submits)
+        return cls(state, engine, request, prompt, submits, parsers, native)
 
     def step(self, index: int, output: Output) -> list[Delta]:
         """What an output means. Every output of a choice goes through here once, in order."""

@@ -144,9 +144,10 @@ def submits(
     sampling: SamplingParams, ready: Ready,
 ) -> list[Submit]:  # fmt: skip
     """One message a choice: `n` of each prompt, in the order of their indices. Raises RequestError."""
-    n = request.choices()
+    n = request.results()
     if n > ready.parallel:
-        raise RequestError(f"Field 'n': expected an integer from 1 to {ready.parallel}, got {n}")
+        name = "n" if n == request.choices() else "best_of"
+        raise RequestError(f"Field '{name}': expected an integer from 1 to {ready.parallel}, got {n}")
     for prompt in prompts:
         if len(prompt) >= ready.n_ctx:
             raise ContextSizeError(len(prompt), ready.n_ctx)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from corral.engine.messages import Output, Progress, Submit
+import msgspec
+
+from corral.engine.messages import Output, Submit
 from corral.server.generation_settings import generation_settings
 from corral.server.reply import Reply, timings, token_probs
 from corral.server.schema import GenerateRequest
@@ -87,24 +89,20 @@ class NativeReplies:
             "tokens_evaluated": len(self._submits[index].prompt),
         }
         self._sent_tokens[index] = reply.n_tokens
-        if output.timings is not None and self._request.timings_per_token:
-            value["timings"] = timings(output.timings)
-        if output.progress is not None:
-            value["prompt_progress"] = prompt_progress(output.progress)
+        value |= observed(output)
         if reply.infos:
-            value["completion_probabilities"] = token_probs(reply.infos)
-            reply.infos = []
+            value["completion_probabilities"] = token_probs(reply.take_infos())
         return value
 
 
-def prompt_progress(progress: Progress) -> dict[str, Any]:
-    """llama-server's `prompt_progress`."""
-    return {
-        "total": progress.total,
-        "cache": progress.cache,
-        "processed": progress.processed,
-        "time_ms": progress.time_ms,
-    }
+def observed(output: Output) -> dict[str, Any]:
+    """What a part of a stream says of the work so far: members of `return_progress`, `timings_per_token`."""
+    members: dict[str, Any] = {}
+    if output.timings is not None and output.finish_reason is None:
+        members["timings"] = timings(output.timings)
+    if output.progress is not None:
+        members["prompt_progress"] = msgspec.structs.asdict(output.progress)
+    return members
 
 
 def _at_paths(value: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class Reply:
     timings: Timings = Timings()  # noqa: RUF009  (frozen)
     last: Output | None = None
     """The newest output: with a finish_reason, it says why the generation ended."""
+    taken: int = 0
+    """Bytes of the tokens whose infos were taken."""
 
     @property
     def n_tokens(self) -> int:
@@ -47,10 +49,19 @@ class Reply:
             self.finish_reason = output.finish_reason
         if output.timings is not None:
             self.timings = output.timings
+        if output.stop_type == "word" and self.infos:
+            self._drop_stop_word()
 
     def take_infos(self) -> list[TokenInfo]:
         infos, self.infos = self.infos, []
+        self.taken += sum(len(i.piece) for i in infos)
         return infos
+
+    def _drop_stop_word(self) -> None:
+        """Forget the tokens of which no byte is in the text."""
+        shown = len("".join(self.text).encode())
+        while self.infos and self.taken + sum(len(i.piece) for i in self.infos[:-1]) >= shown:
+            self.infos.pop()
 
 
 def usage(prompts: Sequence[Sequence[int]], replies: Iterable[Reply]) -> dict[str, Any]:

@@ -103,8 +103,12 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
         return -1
 
     def choices(self) -> int:
-        """How many results of each prompt."""
+        """How many results of each prompt the response has."""
         return self.n or self.n_cmpl or 1
+
+    def results(self) -> int:
+        """How many are generated."""
+        return self.choices()
 
     def stops(self) -> list[str]:
         stop = self.stop or []
@@ -145,7 +149,10 @@ class CompletionRequest(GenerateRequest, kw_only=True):
     logprobs: Annotated[int, Meta(ge=0, le=1024)] | bool | None = None
     echo: bool | None = None
     suffix: str | None = None
-    best_of: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    best_of: Choices | None = None
+
+    def results(self) -> int:
+        return self.best_of or self.choices()
 
 
 class NativeRequest(GenerateRequest, kw_only=True):
@@ -172,12 +179,8 @@ class InfillRequest(NativeRequest, kw_only=True):
 NOT_YET: dict[str, tuple[Any, ...]] = {
     "lora": ([],),
     "n_indent": (0,),
-    "verbose": (False,),
     "functions": ([],),
     "reasoning_control": (False,),
-    "echo": (False,),
-    "suffix": ("",),
-    "best_of": (1,),
 }
 """Fields that are not built yet, with the values that ask for what happens anyway."""
 

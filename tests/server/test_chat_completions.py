@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fake_engine import FakeEngine, fake_state
 
-from corral.engine.messages import ErrorInfo, Output, Timings, TokenInfo, TopToken
+from corral.engine.messages import ErrorInfo, Output, Progress, Timings, TokenInfo, TopToken
 from corral.sampling.params import SamplingParams
 
 URL = "/v1/chat/completions"
@@ -388,7 +388,7 @@ async def test_an_error_in_mid_stream_is_the_last_event(
         assert response.status_code == 200
         assert response.text.endswith("data: " + json.dumps(FAILED, separators=(",", ":")) + "\n\n")
         assert "[DONE]" not in response.text
-        assert caplog.messages[-1].endswith(f": {FAILED['error']['message']}")
+        assert caplog.messages[-1].endswith(f"]: {FAILED['error']['message']}")
         assert (await client.post(URL, json={"messages": HI})).status_code == 500
 
 
@@ -406,3 +406,32 @@ async def test_an_engine_that_ends_without_a_reason_is_our_bug(connected: Any) -
 
     async with connected(fake_state(Forgetful())) as client:
         assert (await client.post(URL, json={"messages": HI})).status_code == 500
+
+
+async def test_a_stream_tells_of_the_work(connected: Any) -> None:
+    progress = [Progress(total=9, cache=2, processed=n, time_ms=1.5) for n in (5, 9)]
+    words = [
+        *(Output(id="", progress=p) for p in progress),
+        Output(id="", text="x", tokens=[1], timings=Timings(predicted_n=1)),
+        Output(id="", finish_reason="length", timings=Timings(predicted_n=2)),
+    ]
+    request = {"messages": HI, "stream": True, "return_progress": True, "timings_per_token": True}
+    engine = FakeEngine(words)
+    async with connected(fake_state(engine)) as client:
+        chunks = events(await client.post(URL, json=request))
+    speaks = {"role": "assistant", "content": None}
+    assert [c["choices"][0]["delta"] for c in chunks] == [speaks, speaks, {"content": "x"}, {}]
+    assert [c.get("prompt_progress", {}).get("processed") for c in chunks] == [5, 9, None, None]
+    assert [c.get("timings", {}).get("predicted_n") for c in chunks] == [None, None, 1, 2]
+    assert (engine.submits[0].progress, engine.submits[0].timings_per_token) == (True, True)
+
+
+async def test_verbose_shows_llama_servers_view(client: httpx.AsyncClient) -> None:
+    request = {"messages": HI, "verbose": True, "logprobs": True}
+    view = (await client.post(URL, json=request)).json()["__verbose"]
+    assert (view["content"], view["prompt"]) == ("Hello", "<s>" + PROMPT)
+    assert [p["token"] for p in view["completion_probabilities"]] == ["Hel", "lo"]
+    chunks = events(await client.post(URL, json={**request, "stream": True}))
+    assert ["__verbose" in c for c in chunks] == [False, False, False, True]
+    assert chunks[-1]["__verbose"]["tokens_predicted"] == 2
+    assert chunks[-1]["__verbose"]["generation_settings"]["stream"] is True

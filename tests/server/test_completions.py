@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
 import pytest
 from fake_engine import FakeEngine, FakeTokenizer, fake_state
+
+from corral.engine.messages import Output, Progress, Submit, Timings, TokenInfo
+from corral.tokenizer.special_ids import SpecialIds
 
 URL = "/v1/completions"
 
@@ -91,9 +95,14 @@ async def test_n_choices_of_each_prompt(client: httpx.AsyncClient, engine: FakeE
         ({"prompt": ["a"] * 1025}, 400, "at most 1024 prompts"),
         ({"prompt": "x" * 300}, 400, "exceeds the available context size"),
         ({"logprobs": -1}, 400, "Field 'logprobs'"),
-        ({"echo": True}, 501, "Field 'echo': true is not supported yet"),
-        ({"suffix": "x"}, 501, "Field 'suffix'"),
-        ({"best_of": 2}, 501, "Field 'best_of'"),
+        ({"echo": True, "logprobs": 0}, 501, "Field 'echo': not with 'logprobs'"),
+        ({"suffix": "x"}, 501, "Infill is not supported by this model: prefix token is missing."),
+        ({"suffix": "x", "prompt": []}, 400, "Field 'suffix': expected 'prompt' to be a string or an array"),
+        ({"suffix": "x", "prompt": [1]}, 400, "Field 'suffix': expected 'prompt' to be a string or an array"),
+        ({"suffix": "x", "prompt": ["a"] * 1025}, 400, "an array of 1 to 1024 strings"),
+        ({"best_of": 1, "n": 2}, 400, "Field 'best_of': expected no less than 'n', which is 2, got 1"),
+        ({"best_of": 5}, 400, "Field 'best_of': expected an integer from 1 to 4, got 5"),
+        ({"best_of": 2, "stream": True}, 400, "Field 'best_of': 2 can't be streamed"),
     ],
 )
 async def test_what_is_wrong_is_named(
@@ -158,3 +167,120 @@ async def test_logprobs_in_both_forms(client: httpx.AsyncClient, engine: FakeEng
     ]
     await client.post(URL, json={"prompt": "a", "logprobs": False})
     assert [s.sampling.n_probs for s in engine.submits] == [1, 1, 0]
+
+
+def stream(text: str) -> list[Any]:
+    *frames, done, _ = text.split("\n\n")
+    assert done == "data: [DONE]"
+    return [json.loads(f.removeprefix("data: ")) for f in frames]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "texts"),
+    [("ab", ["abHello"]), (["a", "b"], ["aHello", "bHello"]), ([97, 98], ["abHello"]), ("", ["Hello"])],
+)
+async def test_an_echoed_prompt_comes_before_the_text(
+    client: httpx.AsyncClient, prompt: Any, texts: list[str]
+) -> None:
+    body = {"prompt": prompt, "echo": True}
+    whole = (await client.post(URL, json=body)).json()
+    assert [c["text"] for c in whole["choices"]] == texts
+    streamed = [""] * len(texts)
+    for chunk in stream((await client.post(URL, json={**body, "stream": True})).text):
+        streamed[chunk["choices"][0]["index"]] += chunk["choices"][0]["text"]
+    assert streamed == texts
+
+
+async def test_each_of_several_choices_has_its_prompt_echoed(client: httpx.AsyncClient) -> None:
+    body = (await client.post(URL, json={"prompt": ["a", "b"], "n": 2, "echo": True})).json()
+    assert [c["text"] for c in body["choices"]] == ["aHello", "aHello", "bHello", "bHello"]
+
+
+async def test_a_suffix_makes_a_prompt_to_fill_in(connected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeTokenizer, "special", SpecialIds(bos=1, fim_pre=3, fim_suf=4, fim_mid=5))
+    engine = FakeEngine()
+    async with connected(fake_state(engine)) as client:
+        request = {"prompt": ["a", "b"], "suffix": "z", "echo": True}
+        body = (await client.post(URL, json=request)).json()
+    assert [s.prompt for s in engine.submits] == [[1, 3, 97, 4, 122, 5], [1, 3, 98, 4, 122, 5]]
+    assert [c["text"] for c in body["choices"]] == ["aHello", "bHello"]
+
+
+class Uneven(FakeEngine):
+    """Choice i of a request says one token, "i", with the i-th logarithm of a probability."""
+
+    logprobs = (-3.0, -1.0, -2.0)
+
+    async def generate(self, submit: Submit) -> AsyncGenerator[Output, None]:
+        self.submits.append(submit)
+        i = int(submit.id.rpartition("-")[2])
+        info = TokenInfo(i, str(i).encode(), self.logprobs[i % 3])
+        infos = [info] if submit.sampling.n_probs else []
+        yield Output(id=submit.id, text=str(i), tokens=[i], infos=infos, finish_reason="stop", seed=i)
+
+
+@pytest.mark.parametrize(
+    ("body", "texts"),
+    [
+        ({"prompt": "a", "best_of": 3}, ["1"]),
+        ({"prompt": "a", "best_of": 3, "n": 2}, ["1", "2"]),
+        ({"prompt": "a", "best_of": 3, "n": 3}, ["0", "1", "2"]),
+        ({"prompt": ["a", "b"], "best_of": 3}, ["1", "4"]),
+    ],
+)
+async def test_the_best_are_those_of_the_likeliest_tokens(
+    connected: Any, body: dict[str, Any], texts: list[str]
+) -> None:
+    async with connected(fake_state(Uneven())) as client:
+        value = (await client.post(URL, json=body)).json()
+    assert [c["text"] for c in value["choices"]] == texts
+    assert [c["index"] for c in value["choices"]] == list(range(len(texts)))
+    assert {c["logprobs"] for c in value["choices"]} == {None}
+    assert value["usage"]["completion_tokens"] == 3 * len(body["prompt"])  # all that was generated
+
+
+async def test_the_best_have_logprobs_if_asked_for(connected: Any) -> None:
+    async with connected(fake_state(Uneven())) as client:
+        body = {"prompt": "a", "best_of": 3, "logprobs": 0, "verbose": True}
+        value = (await client.post(URL, json=body)).json()
+    assert value["choices"][0]["logprobs"]["token_logprobs"] == [-1.0]
+    assert value["__verbose"]["content"] == "1"
+    assert value["__verbose"]["completion_probabilities"][0]["logprob"] == -1.0
+
+
+async def test_a_stop_word_has_no_logprobs(connected: Any) -> None:
+    """Of the tokens "a", "b", "." and "END" the stop string is ".END"."""
+    infos = [TokenInfo(i, piece, -0.5) for i, piece in enumerate((b"a", b"b", b".", b"END"))]
+    words = [
+        Output(id="", text="a", tokens=[0], infos=infos[:1]),
+        Output(id="", tokens=[1, 2], text="b", infos=infos[1:3]),
+        Output(id="", tokens=[3], infos=infos[3:], finish_reason="stop", stop_type="word"),
+    ]
+    async with connected(fake_state(FakeEngine(words))) as client:
+        value = (await client.post(URL, json={"prompt": "a", "logprobs": 1})).json()
+    assert value["choices"][0]["logprobs"]["tokens"] == ["a", "b"]
+
+
+async def test_a_stream_tells_of_the_work(connected: Any) -> None:
+    progress = Progress(total=9, cache=2, processed=5, time_ms=1.5)
+    words = [
+        Output(id="", progress=progress),
+        Output(id="", text="x", tokens=[1], timings=Timings(predicted_n=1)),
+        Output(id="", finish_reason="length", timings=Timings(predicted_n=2)),
+    ]
+    request = {"prompt": "a", "stream": True, "return_progress": True, "timings_per_token": True}
+    engine = FakeEngine(words)
+    async with connected(fake_state(engine)) as client:
+        chunks = stream((await client.post(URL, json={**request, "verbose": True})).text)
+    assert chunks[0]["prompt_progress"] == {"total": 9, "cache": 2, "processed": 5, "time_ms": 1.5}
+    assert [c["timings"]["predicted_n"] for c in chunks[1:]] == [1, 2]
+    assert ["__verbose" in c for c in chunks] == [False, False, True]
+    assert chunks[2]["__verbose"]["stop_type"] == "none"
+    assert (engine.submits[0].progress, engine.submits[0].timings_per_token) == (True, True)
+
+
+async def test_verbose_shows_llama_servers_view(client: httpx.AsyncClient) -> None:
+    body = (await client.post(URL, json={"prompt": "a", "verbose": True})).json()
+    assert body["__verbose"]["content"] == "Hello"
+    assert body["__verbose"]["prompt"] == "<s>a"
+    assert body["__verbose"]["generation_settings"]["n_predict"] == -1

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from corral.chat.deltas import Content, Delta, Reasoning, ToolArguments, ToolCall
 from corral.engine.messages import Output, TokenInfo
 from corral.errors import CorralError
-from corral.server.reply import Reply, logprobs, new_id
+from corral.server.native_reply import observed
+from corral.server.reply import Reply, logprobs, new_id, timings
 
 Event = dict[str, Any]
 
@@ -139,6 +140,10 @@ class ResponseBuilder:
             self._reply.take_infos()
         if isinstance(self._item, _Thought):
             self._reasoning_tokens += len(output.tokens)
+        if output.progress is not None:
+            events.append(self._whole("response.in_progress"))
+        if events:
+            events[-1] |= observed(output)
         return events
 
     def end(self, now: float) -> list[Event]:
@@ -151,7 +156,7 @@ class ResponseBuilder:
             self.response["incomplete_details"] = {"reason": "max_output_tokens"}
         else:
             self.response["completed_at"] = int(now)
-        return [*events, self._whole(f"response.{status}")]
+        return [*events, self._whole(f"response.{status}") | {"timings": timings(self._reply.timings)}]
 
     def fail(self, error: CorralError) -> list[Event]:
         """Instead of the rest."""

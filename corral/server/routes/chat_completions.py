@@ -16,6 +16,7 @@ from corral.server.chat_reply import Call, ChatReply
 from corral.server.chat_turn import ChatTurn
 from corral.server.errors import json_response
 from corral.server.generation import ClientGone
+from corral.server.native_reply import observed
 from corral.server.reply import logprobs, new_id, timings, usage
 from corral.server.schema import CHAT
 from corral.server.sse import DONE, failure, frame
@@ -39,6 +40,7 @@ async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
         replies = await turn.collect(http)
     except ClientGone:
         return generate.NOBODY
+    verbose = {"__verbose": turn.native.whole(0, replies[0])} if request.verbose else {}
     return json_response(
         {
             "choices": [_choice(i, reply) for i, reply in enumerate(replies)],
@@ -46,6 +48,7 @@ async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
             "object": "chat.completion",
             "usage": usage([turn.prompt], replies),
             "timings": timings(replies[0].timings),
+            **verbose,
         }
     )
 
@@ -86,39 +89,46 @@ def _delta(delta: Delta) -> dict[str, Any]:
 class _Chunks:
     """The events of a stream: who speaks, what is said, why it ended; then the usage if asked for.
 
-    The timings are on the last event before [DONE].
+    The timings are on the last event before [DONE]. What a client wants to know of the work meanwhile is on
+    the last event that an output makes: a report on the prompt makes one of its own, that says who speaks.
     """
 
     def __init__(self, head: dict[str, Any], turn: ChatTurn, include_usage: bool) -> None:
         self._head = {**head, "object": "chat.completion.chunk"}
-        self._prompt = turn.prompt
+        self._turn = turn
         self._replies = [ChatReply() for _ in turn.submits]
         self._spoken: set[int] = set()
         self._include_usage = include_usage
 
     def add(self, index: int, deltas: list[Delta], output: Output) -> bytes:
-        reply, events = self._replies[index], b""
+        reply = self._replies[index]
         reply.add_step(deltas, output)
-        if index not in self._spoken:
+        chunks: list[dict[str, Any]] = []
+        if index not in self._spoken or output.progress is not None:
             self._spoken.add(index)
-            events += self._chunk(index, {"role": "assistant", "content": None})
-        for delta in deltas:
-            events += self._chunk(index, _delta(delta), infos=True)
+            chunks.append(self._chunk(index, {"role": "assistant", "content": None}))
+        chunks += [self._chunk(index, _delta(delta), infos=True) for delta in deltas]
         if reply.finish_reason is not None:
-            events += self._chunk(index, {}, infos=True, end=True)
-        return events
+            chunks.append(self._chunk(index, {}, infos=True, end=True))
+            if self._turn.request.verbose:
+                chunks[-1]["__verbose"] = self._turn.native.whole(index, reply, streamed=True)
+        if chunks:
+            chunks[-1] |= observed(output)
+        return b"".join(map(frame, chunks))
 
     def last(self) -> bytes:
         if not self._include_usage:
             return DONE
-        numbers = usage([self._prompt], self._replies)
+        numbers = usage([self._turn.prompt], self._replies)
         end = {"choices": [], **self._head, "usage": numbers, "timings": timings(self._replies[0].timings)}
         return frame(end) + DONE
 
     def failed(self, error: CorralError) -> bytes:
         return failure(error)
 
-    def _chunk(self, index: int, delta: dict[str, Any], *, infos: bool = False, end: bool = False) -> bytes:
+    def _chunk(
+        self, index: int, delta: dict[str, Any], *, infos: bool = False, end: bool = False
+    ) -> dict[str, Any]:
         reply = self._replies[index]
         choice: dict[str, Any] = {
             "finish_reason": reply.ended_with if end else None,
@@ -130,4 +140,4 @@ class _Chunks:
         chunk: dict[str, Any] = {"choices": [choice], **self._head}
         if end and not self._include_usage:
             chunk["timings"] = timings(reply.timings)
-        return frame(chunk)
+        return chunk

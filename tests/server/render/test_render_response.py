@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from replies import ALL, CALLS, SAID, THOUGHT, steps
 
 from corral.chat.deltas import Content
-from corral.engine.messages import Output, TokenInfo
+from corral.engine.messages import Output, Progress, Timings, TokenInfo
 from corral.errors import InternalError, Overloaded
 from corral.server.render.response import ResponseBuilder
 
@@ -177,3 +177,15 @@ def test_probabilities_go_with_the_text() -> None:
     assert builder.response["output"][0]["content"][0]["logprobs"] == delta["logprobs"]
     for event in done:
         EVENT.validate_python(event, strict=True)
+
+
+def test_the_events_tell_of_the_work() -> None:
+    builder = ResponseBuilder(dict(HEAD), PROMPT)
+    builder.begin()
+    (report,) = builder.add([], Output(id="", progress=Progress(total=9, cache=2, processed=5, time_ms=1.5)))
+    assert report["type"] == "response.in_progress"
+    assert report["prompt_progress"] == {"total": 9, "cache": 2, "processed": 5, "time_ms": 1.5}
+    said = builder.add([Content("x")], Output(id="", text="x", timings=Timings(predicted_n=1)))
+    assert ["timings" in e for e in said] == [False, False, True]
+    builder.add([], Output(id="", finish_reason="stop", timings=Timings(predicted_n=2)))
+    assert builder.end(now=9.5)[-1]["timings"]["predicted_n"] == 2

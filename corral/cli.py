@@ -17,6 +17,7 @@ usage: corral <command> [...]
   serve      serve a model over HTTP, with the flags of llama-server
   info       what is in a GGUF file, and what it would need
   tokenize   text to token ids
+  pull       download a model
   bench      how fast a model runs here; bench serve: how a server holds under many clients
   health     is the server in this container ready
 
@@ -79,10 +80,10 @@ def _corral(words: list[str]) -> int:
         return health(rest)
     if command == "bench" and rest[:1] == ["serve"]:
         return _tool("bench serve", rest[1:])
-    if command in ("info", "tokenize", "bench"):
+    if command in ("info", "tokenize", "bench", "pull"):
         return _tool(command, rest)
     hint = f"; to serve: corral serve {command} ..." if command.startswith("-") else ""
-    expected = "serve, info, tokenize, bench or health"
+    expected = "serve, info, tokenize, bench, pull or health"
     print(f"error: unknown command {command!r}, expected {expected}{hint}", file=sys.stderr)
     return 1
 

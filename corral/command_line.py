@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corral.config import Parsed
+from corral.config import DownloadConfig, Parsed
 from corral.errors import OptionError
 from corral.flag import Flag, Mode
 from corral.options import FLAGS, OTHER_VARIABLES
@@ -63,7 +63,22 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], system_file: Path = S
         _check_mode(given, warnings)
     values = _fold((given for given in effective if given.flag.field), warnings)
     _check_together(values, warnings)
+    if "download.hf_repo" in values or "download.model_url" in values:
+        values |= {f"download.{name}": value for name, value in download_places(environ).items()}
     return Parsed(values, warnings)
+
+
+def download_places(environ: Mapping[str, str]) -> dict[str, str]:
+    """Fields of DownloadConfig that variables decide: the caches, and where the hub is."""
+    home = environ.get("XDG_CACHE_HOME") or f"{environ.get('HOME') or '/tmp'}/.cache"
+    hub_home = environ.get("HF_HOME") or f"{home}/huggingface"
+    hub_names = ("LLAMA_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+    endpoint = environ.get("MODEL_ENDPOINT") or environ.get("HF_ENDPOINT") or DownloadConfig().endpoint
+    return {
+        "hub_cache": next(filter(None, map(environ.get, hub_names)), f"{hub_home}/hub"),
+        "url_cache": environ.get("LLAMA_CACHE") or f"{home}/llama.cpp",
+        "endpoint": endpoint.rstrip("/"),
+    }
 
 
 # -- sources -------------------------------------------------------------------------------------------------

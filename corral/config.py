@@ -8,7 +8,7 @@ table of flags shows it; a test holds the two together). All of it survives msgp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from corral.errors import OptionError
@@ -30,11 +30,37 @@ class Parsed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadConfig:
+    """Which model to fetch, either of a repository of the hub or from an address, and where to."""
+
+    hf_repo: str | None = None
+    """`user/model` or `user/model:quant`."""
+    hf_file: str | None = None
+    """The file of the repository. None: the quantization decides."""
+    hf_token: str | None = field(default=None, repr=False)
+    model_url: str | None = None
+    sha256: str | None = None
+    """What the file at the address must be, in hexadecimal."""
+    offline: bool = False
+    """Only take what is here already."""
+    output: str | None = None
+    """A folder, or for an address a .gguf file, instead of the caches."""
+    hub_cache: str = ""
+    """The hub's cache folder."""
+    url_cache: str = ""
+    """The same for files from addresses."""
+    endpoint: str = "https://huggingface.co"
+    """Of the hub, without a slash at its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """Which model, and how its file is read."""
 
     path: str
-    """A GGUF file; of a split model, its first part."""
+    """A GGUF file; of a split model, its first part. Empty until a download has said it."""
+    download: DownloadConfig | None = None
+    """What to fetch before the file can be read."""
     aliases: tuple[str, ...] = ()
     """Names in the API; the first in alphabetical order is the model's id."""
     load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock"] = "auto"
@@ -211,13 +237,37 @@ def build(parsed: Parsed) -> tuple[ModelConfig, EngineConfig, ServerConfig]:
     model, engine, server, sampling, rope = (
         _section(parsed.values, name) for name in ("model", "engine", "server", "sampling", "rope")
     )
+    download = _download(parsed, model.get("path"))
+    if download is not None:
+        model |= {"download": download, "path": ""}
+        model.setdefault("aliases", (download.hf_repo,) if download.hf_repo else ())
     if "path" not in model:
-        raise OptionError("error: no model to serve, expected --model FILE or LLAMA_ARG_MODEL")
+        raise OptionError(
+            "error: no model to serve, expected --model FILE, LLAMA_ARG_MODEL or --hf-repo USER/MODEL"
+        )
     return (
         ModelConfig(rope=rope, **model),
         EngineConfig(**engine),
         ServerConfig(sampling=SamplingParams(**sampling), **server),
     )
+
+
+def _download(parsed: Parsed, path: str | None) -> DownloadConfig | None:
+    """What to fetch; with an address, `path` says where to. None if nothing is."""
+    config = DownloadConfig(**_section(parsed.values, "download"))
+    if config.hf_repo and config.model_url:
+        raise OptionError("error: --hf-repo and --model-url are two models, expected one of them")
+    if config.hf_file and not config.hf_repo:
+        raise OptionError("error: --hf-file names a file of a repository, expected --hf-repo too")
+    if config.sha256 and not config.model_url:
+        raise OptionError("error: --sha256 goes with --model-url; files of the hub are checked with its sums")
+    if config.hf_repo and path:
+        parsed.warnings.append(f"--hf-repo {config.hf_repo} replaces --model {path}")
+    if config.model_url and path:
+        if not path.endswith(".gguf"):
+            raise OptionError(f"error: --model {path}: expected the .gguf file that --model-url is to become")
+        return replace(config, output=path)
+    return config if config.hf_repo or config.model_url else None
 
 
 def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The exception tree.
 
-Three kinds, never mixed: the caller's mistake (`RequestError`, `ModelFileError`, `OptionError`), the state of
+Three kinds, never mixed: the caller's mistake (`RequestError`, `ModelFileError`,
+`OptionError`, `DownloadError`), the state of
 the system (`Unavailable`, `Overloaded`), and our own bug (`InternalError`, or any exception that is not a
 `CorralError`). Each leaf knows the HTTP status and the `type` of llama-server's error envelope.
 """
@@ -36,6 +37,10 @@ class ModelFileError(CorralError):
 
 class OptionError(CorralError):
     """A command-line flag, environment variable or configuration value that can't be used."""
+
+
+class DownloadError(CorralError):
+    """A model that can't be fetched. One line: the address, what happened, what to do."""
 
 
 class RequestError(CorralError):

@@ -378,6 +378,14 @@ def _merge_load_mode(mode: str | None, part: str) -> str | None:
     return change(mode) if change else part
 
 
+def sha256_sum(value: str) -> str:
+    """64 hexadecimal digits, perhaps after `sha256:`. Raises ValueError."""
+    digits = value.strip().lower().removeprefix("sha256:")
+    if len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
+        raise ValueError(f"expected 64 hexadecimal digits, got {value[:80]!r}")
+    return digits
+
+
 def _reciprocal(text: str) -> float:
     return 1 / float(_number(text, float, "a number", 1e-6, None))
 
@@ -401,6 +409,7 @@ JSON_SCHEMA_FILE = Kind("FILE", lambda name: _json_schema(_read_file(name)))
 SAMPLER_NAMES = Kind("SAMPLERS", _sampler_names)
 SAMPLER_LETTERS = Kind("SEQUENCE", _sampler_letters)
 BREAKER = Kind("TEXT", _breaker, merge=_add_breaker)
+SHA256 = Kind("HEX", sha256_sum)
 HEADER = Kind("LIST", _header_value)
 API_PREFIX = Kind("PREFIX", _api_prefix)
 TRISTATE = choice(

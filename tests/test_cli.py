@@ -76,13 +76,13 @@ def test_threads_are_decided_and_clamped(served: Served) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["serve"], "error: no model to serve, expected --model FILE or LLAMA_ARG_MODEL\n"),
+        (["serve"], "error: no model to serve, expected --model FILE, LLAMA_ARG_MODEL or --hf-repo"),
         (["serve", "--bogus"], "error: invalid argument: --bogus\n"),
         (["serve", "--port"], 'error while handling argument "--port": expected value for argument\n'),
-        (["fly"], "error: unknown command 'fly', expected serve, info, tokenize, bench or health\n"),
+        (["fly"], "error: unknown command 'fly', expected serve, info, tokenize, bench, pull or health\n"),
         (
             ["--model", "x"],
-            "error: unknown command '--model', expected serve, info, tokenize, bench or health; to serve: ",
+            "error: unknown command '--model', expected serve, info, tokenize, bench, pull or health; ",
         ),
     ],
 )
@@ -158,6 +158,12 @@ def test_help_and_version_import_nothing_heavy(words: list[str]) -> None:
     code = f"import sys\nfrom corral import cli\ncli.main({words!r})\nprint('modules:', *sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stdout.split("modules:")[1].split())
+
+
+def test_a_server_that_downloads_nothing_does_not_import_the_hub() -> None:
+    code = "import sys, corral.server.serve, corral.engine.load; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"huggingface_hub", "httpx", "urllib.request"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])

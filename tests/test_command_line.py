@@ -251,7 +251,7 @@ def test_equal_batch_threads_are_silent() -> None:
         ("--check-tensors", "error: --check-tensors is not built yet"),
         ("--draft-max 16", "error: --draft-max 16 is not built yet"),
         ("--draft 16", "error: --draft 16 is not built yet"),
-        ("-hf a/b", "error: -hf a/b is not built yet"),
+        ("-hfd a/b", "error: -hfd a/b is not built yet"),
         ("--rpc a:1", "error: --rpc is not supported: the protocol is unauthenticated"),
         ("--tools all", "error: --tools is not supported"),
         ("--control-vector-layer-range 1 2", "error: --control-vector-layer-range is not supported"),
@@ -345,7 +345,7 @@ def test_an_action_ends_the_reading() -> None:
         ({"LLAMA_ARG_FLASH_ATTN": "1"}, {}),
         ({"LLAMA_ARG_JINJA": "true", "LLAMA_ARG_CONT_BATCHING": "1"}, {"server.jinja": True}),
         ({"LLAMA_ARG_NO_MMPROJ": "1"}, {}),
-        ({"HF_TOKEN": "secret", "LLAMA_CACHE": "/c"}, {}),
+        ({"HF_TOKEN": "secret", "LLAMA_CACHE": "/c"}, {"download.hf_token": "secret"}),
         ({"NO_COLOR": "1"}, {"server.log_colors": "off"}),
         ({"CORRAL_ISA": "scalar", "CORRAL_EXECUTOR": "reference"},
          {"engine.isa": "scalar", "engine.executor": "reference"}),
@@ -366,7 +366,7 @@ def test_boolean_variables(word: str) -> None:
     [
         ({"LLAMA_ARG_PORT": "x"}, 'error while handling environment variable "LLAMA_ARG_PORT": expected an '),
         ({"LLAMA_ARG_LOG_PREFIX": "?"}, 'error while handling environment variable "LLAMA_ARG_LOG_PREFIX": '),
-        ({"LLAMA_ARG_MODEL_URL": "x"}, "error: LLAMA_ARG_MODEL_URL (--model-url) x is not built yet"),
+        ({"LLAMA_ARG_MMPROJ_URL": "x"}, "error: LLAMA_ARG_MMPROJ_URL (--mmproj-url) x is not built yet"),
         ({"LLAMA_ARG_DRAFT_MAX": "8"}, "error: LLAMA_ARG_DRAFT_MAX (--spec-draft-n-max) 8 is not built yet"),
         ({"LLAMA_ARG_RPC": "a"}, "error: LLAMA_ARG_RPC (--rpc) is not supported"),
     ],
@@ -386,7 +386,7 @@ def test_a_flag_that_resets_wins_too() -> None:
 
 
 def test_a_refused_variable_may_be_overridden() -> None:
-    assert values("--offline", {"LLAMA_ARG_CACHE_REUSE": "0"}) == {}
+    assert values("", {"LLAMA_ARG_CACHE_REUSE": "0"}) == {}
     parse(["--cache-reuse", "0"], {"LLAMA_ARG_CACHE_REUSE": "256"}, NOWHERE)
 
 
@@ -482,3 +482,32 @@ def test_bad_file(content: str, message: str, system_file: Path) -> None:
     assert str(caught.value).startswith(message)
     assert str(system_file) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "hub", "url"),
+    [
+        ({}, "/tmp/.cache/huggingface/hub", "/tmp/.cache/llama.cpp"),
+        ({"HOME": "/h"}, "/h/.cache/huggingface/hub", "/h/.cache/llama.cpp"),
+        ({"HOME": "/h", "XDG_CACHE_HOME": "/x"}, "/x/huggingface/hub", "/x/llama.cpp"),
+        ({"HOME": "/h", "HF_HOME": "/f"}, "/f/hub", "/h/.cache/llama.cpp"),
+        ({"HF_HOME": "/f", "HF_HUB_CACHE": "/c"}, "/c", "/tmp/.cache/llama.cpp"),
+        ({"HUGGINGFACE_HUB_CACHE": "/o", "HF_HUB_CACHE": "", "HF_HOME": "/f"}, "/o", "/tmp/.cache/llama.cpp"),
+        ({"HF_HUB_CACHE": "/c", "LLAMA_CACHE": "/l"}, "/l", "/l"),
+    ],
+)
+def test_where_downloads_go(environ: dict[str, str], hub: str, url: str) -> None:
+    found = values("-hf u/m", environ)
+    assert (found["download.hub_cache"], found["download.url_cache"]) == (hub, url)
+
+
+@pytest.mark.parametrize(
+    ("environ", "endpoint"),
+    [
+        ({}, "https://huggingface.co"),
+        ({"HF_ENDPOINT": "http://a/"}, "http://a"),
+        ({"HF_ENDPOINT": "http://a", "MODEL_ENDPOINT": "http://b/"}, "http://b"),
+    ],
+)
+def test_where_the_hub_is(environ: dict[str, str], endpoint: str) -> None:
+    assert values("-hf u/m", environ)["download.endpoint"] == endpoint

@@ -13,7 +13,7 @@ import pytest
 
 import corral
 from corral.command_line import parse
-from corral.config import EngineConfig, ModelConfig, Parsed, ServerConfig, build
+from corral.config import DownloadConfig, EngineConfig, ModelConfig, Parsed, ServerConfig, build
 from corral.errors import OptionError
 from corral.sampling.params import SamplingParams
 
@@ -178,3 +178,50 @@ def test_every_field_is_read_by_somebody(config: type) -> None:
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         EngineConfig().parallel = 2  # type: ignore[misc]
+
+
+# -- what is to be downloaded --------------------------------------------------------------------------------
+
+
+def test_a_repository_is_fetched_and_gives_its_name() -> None:
+    model = configure("-hf u/m:Q8_0 --hf-token t --offline", {"LLAMA_CACHE": "/c"})[0]
+    assert model.path == ""
+    assert model.aliases == ("u/m:Q8_0",)
+    assert model.download == DownloadConfig(
+        hf_repo="u/m:Q8_0", hf_token="t", offline=True, hub_cache="/c", url_cache="/c"
+    )
+    assert configure("-hf u/m -a mine")[0].aliases == ("mine",)
+
+
+def test_a_repository_wins_over_a_file() -> None:
+    parsed = parse(["-hf", "u/m"], {"LLAMA_ARG_MODEL": "/m.gguf"}, NOWHERE)
+    assert build(parsed)[0].path == ""
+    assert parsed.warnings == ["--hf-repo u/m replaces --model /m.gguf"]
+
+
+def test_an_address_may_say_where_to() -> None:
+    download = configure("-mu http://h/m.gguf -m /models/x.gguf")[0].download
+    assert download is not None
+    assert download.output == "/models/x.gguf"
+
+
+def test_a_token_alone_fetches_nothing() -> None:
+    assert configure("-m x", {"HF_TOKEN": "t", "HF_HUB_OFFLINE": "1"})[0] == ModelConfig(path="x")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("-hf u/m -mu http://h/m.gguf", "are two models"),
+        ("-m x -hff m.gguf", "--hf-file names a file of a repository"),
+        (f"-hf u/m --sha256 {'0' * 64}", "--sha256 goes with --model-url"),
+        ("-mu http://h/m.gguf -m /models", "expected the .gguf file that --model-url is to become"),
+    ],
+)
+def test_what_does_not_go_together(line: str, said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        configure(line)
+
+
+def test_a_token_is_not_shown() -> None:
+    assert "secret" not in repr(configure("-hf u/m -hft secret")[0])

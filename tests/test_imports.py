@@ -1,6 +1,6 @@
 """Imports point down only.
 
-cli > server > engine, chat > models, sampling > program, tokenizer > gguf, system > errors
+cli > server > engine, chat, download > models, sampling > program, tokenizer > gguf, system > errors
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
     {"cli", "tools"},
     {"server"},
-    {"engine", "chat"},
+    {"engine", "chat", "download"},
     {"command_line", "log"},
     {"config"},
     {"models", "sampling"},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from corral import usage
-from corral.config import EngineConfig, ModelConfig, ServerConfig
+from corral.config import DownloadConfig, EngineConfig, ModelConfig, ServerConfig
 from corral.flag import Flag, Mode
 from corral.options import FLAGS, OTHER_VARIABLES
 from corral.sampling.params import SamplingParams
@@ -17,9 +17,10 @@ from corral.sampling.params import SamplingParams
 ROOT = Path(__file__).resolve().parent.parent
 BY_NAME = {name: flag for flag in FLAGS for name in (*flag.names, *flag.off_names)}
 VARIABLES = {name for flag in FLAGS for name in (*flag.env, *flag.off_env)} | OTHER_VARIABLES.keys()
+SECTIONS = {"model": ModelConfig, "download": DownloadConfig, "engine": EngineConfig, "server": ServerConfig}
 FIELDS = {
     f"{section}.{field}"
-    for section, kind in (("model", ModelConfig), ("engine", EngineConfig), ("server", ServerConfig))
+    for section, kind in SECTIONS.items()
     for field in (item.name for item in dataclasses.fields(kind))
 } | {f"sampling.{field}" for field in SamplingParams.__struct_fields__}
 
@@ -53,8 +54,7 @@ def _default_of(field: str) -> object:
         return None
     if section == "sampling":
         return getattr(SamplingParams(), name)
-    kind = {"model": ModelConfig, "engine": EngineConfig, "server": ServerConfig}[section]
-    return next(item.default for item in dataclasses.fields(kind) if item.name == name)
+    return next(item.default for item in dataclasses.fields(SECTIONS[section]) if item.name == name)
 
 
 @pytest.mark.parametrize(

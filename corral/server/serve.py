@@ -1,7 +1,8 @@
 """`corral serve`: from a configuration to a running server, and to its end.
 
 The order is what makes the start short: the sockets are bound and the engine process is started first; while
-it loads the weights, this process reads the tokenizer and the template and already answers /health.
+it loads the weights, this process reads the tokenizer and the template and already answers /health. A model
+that has to be downloaded comes before the engine.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +28,8 @@ from corral import __version__
 from corral.chat.prompt import ChatPrompter
 from corral.chat.template import choose_template, tool_template
 from corral.config import EngineConfig, ModelConfig, ServerConfig
+from corral.download.client import fetch
+from corral.download.progress import Bar, Lines, Progress
 from corral.engine.client import EngineClient
 from corral.engine.messages import Ready
 from corral.errors import InternalError
@@ -61,33 +65,67 @@ def run(
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     tls.check(server_config)
     check_folder(server_config.static_path)
-    with GGUFFile.open(model_config.path, model_config.metadata_overrides) as file:
+    with contextlib.ExitStack() as stack:
+        model = _Model(model_config, stack)
+        if model_config.download is None:
+            model.open()  # what is wrong with it is said before anything is started
         bound = sockets.bind(server_config.hosts, server_config.port, reuse_port=server_config.reuse_port)
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_serve(file, bound, model_config, engine_config, server_config))
+                return runner.run(_serve(model, bound, engine_config, server_config))
         finally:
             sockets.close(bound)
             sockets.unlink(server_config.hosts)
 
 
+class _Model:
+    """The model's file: open, or to be downloaded first."""
+
+    def __init__(self, config: ModelConfig, stack: contextlib.ExitStack) -> None:
+        self.config, self._stack = config, stack
+        self._file: GGUFFile | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._file is not None
+
+    @property
+    def file(self) -> GGUFFile:
+        assert self._file is not None, "it was not downloaded"
+        return self._file
+
+    def open(self) -> None:
+        """Raises ModelFileError."""
+        self._file = self._stack.enter_context(
+            GGUFFile.open(self.config.path, self.config.metadata_overrides)
+        )
+
+    async def fetch(self, progress: Progress) -> None:
+        """Download and open it. Raises DownloadError, ModelFileError."""
+        assert self.config.download is not None
+        path = await fetch(self.config.download, progress)
+        log.info("model file: %s", path)
+        self.config = replace(self.config, path=path, download=None)
+        self.open()
+
+
 async def _serve(
-    file: GGUFFile,
+    model: _Model,
     bound: list[socket.socket],
-    model_config: ModelConfig,
     engine_config: EngineConfig,
     server_config: ServerConfig,
 ) -> int:
-    engine = Supervisor(lambda: EngineClient(model_config, engine_config))
+    engine = Supervisor(lambda: EngineClient(model.config, engine_config))
     state = ServerState(config=server_config, engine=engine, ping_seconds=server_config.sse_ping_interval)
     http = _Http(state)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, number, stop, http)
-    await engine.start()
+    if model.is_open:
+        await engine.start()
     serving = asyncio.create_task(http.serve(bound))
-    living = asyncio.create_task(_live(state, engine, file, model_config, bound))
+    living = asyncio.create_task(_live(state, engine, model, bound))
     stopping = asyncio.create_task(stop.wait())
     caring = [asyncio.create_task(watch_throttling())]
     if os.getpid() == 1:
@@ -151,18 +189,20 @@ class _Http(uvicorn.Server):
 async def _live(
     state: ServerState,
     engine: Supervisor,
-    file: GGUFFile,
-    config: ModelConfig,
+    model: _Model,
     bound: Sequence[socket.socket],
 ) -> None:
-    """Loads, announces, keeps the engine alive. Raises CorralError when that fails."""
+    """Downloads, loads, announces, keeps the engine alive. Raises CorralError when that fails."""
+    if not model.is_open:
+        await model.fetch(Bar(sys.stderr) if _has_bars(state.config) else Lines(partial(log.info, "%s")))
+        await engine.start()
     began = time.monotonic()
     with _progress(state):
-        model, ready = await asyncio.gather(
-            asyncio.to_thread(load_model, state.config, file, config), engine.wait_ready()
+        loaded, ready = await asyncio.gather(
+            asyncio.to_thread(load_model, state.config, model.file, model.config), engine.wait_ready()
         )
-    state.model = model
-    _announce(model, ready, time.monotonic() - began)
+    state.model = loaded
+    _announce(loaded, ready, time.monotonic() - began)
     for sock in bound:
         url = sockets.url(sock, tls=state.config.ssl_key_file is not None)
         log.info("server is listening on %s%s", url, state.config.api_prefix)
@@ -216,21 +256,25 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def _has_bars(config: ServerConfig) -> bool:
+    return sys.stderr.isatty() and config.verbosity >= 3 and not config.log_jsonl
+
+
 @contextlib.contextmanager
 def _progress(state: ServerState) -> Iterator[None]:
     """A bar on a terminal while the weights load."""
-    if not sys.stderr.isatty() or state.config.verbosity < 3 or state.config.log_jsonl:
+    if not _has_bars(state.config):
         yield
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import Progress
 
     async def update() -> None:
         while True:
             bar.update(task, completed=state.engine.status.progress)
             await asyncio.sleep(0.1)
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with progress.Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("loading the model", total=1.0)
         updating = asyncio.create_task(update())
         try:

@@ -31,45 +31,48 @@ class Supervisor:
 
     def __init__(self, make: Callable[[], Client], first_delay: float = FIRST_DELAY) -> None:
         self._make, self._first_delay = make, first_delay
-        self._client = make()
+        self._client: Client | None = None
         self._restarting = False
         self.restarts = 0
 
     @property
     def pid(self) -> int | None:
         """The engine's process."""
-        return self._client.pid
+        return self._client.pid if self._client else None
 
     @property
     def status(self) -> Status:
-        return Status(state="loading") if self._restarting else self._client.status
+        return Status(state="loading") if self._restarting or not self._client else self._client.status
 
     def generate(self, submit: Submit) -> AsyncGenerator[Output, None]:
         """See Client.generate."""
-        return self._client.generate(submit)
+        return self._started().generate(submit)
 
     async def act(self, action: SlotAction) -> SlotResult:
         """See Client.act."""
-        return await self._client.act(action)
+        return await self._started().act(action)
 
     async def start(self) -> None:
         """Start the first engine; it loads while the caller goes on."""
+        self._client = self._make()
         await self._client.start()
 
     async def wait_ready(self) -> Ready:
         """Wait for the engine. Raises Unavailable when it failed: starting it again would not help."""
-        return await self._client.wait_ready()
+        return await self._started().wait_ready()
 
     async def close(self, timeout: float) -> None:
         """End the engine within `timeout` seconds; requests that still run get an error."""
-        await self._client.close(timeout)
+        if self._client is not None:
+            await self._client.close(timeout)
 
     async def supervise(self) -> None:
         """Keep an engine that was ready alive. Raises Unavailable when new starts don't help."""
         starts, since = 0, time.monotonic()
         while True:
-            await self._client.lost.wait()
-            reason = self._client.status.message
+            client = self._started()
+            await client.lost.wait()
+            reason = client.status.message
             if time.monotonic() - since > STEADY_SECONDS:
                 starts = 0
             if starts == STARTS:
@@ -79,7 +82,7 @@ class Supervisor:
             log.error("%s; starting it again in %g s", reason, delay)
             self._restarting = True
             self.restarts += 1
-            await self._client.close(0)
+            await client.close(0)
             await asyncio.sleep(delay)
             since = math.inf  # it does not serve yet
             self._client = self._make()
@@ -91,3 +94,7 @@ class Supervisor:
             self._restarting = False
             since = time.monotonic()
             log.info("the engine is ready again")
+
+    def _started(self) -> Client:
+        assert self._client is not None, "no engine was started"
+        return self._client

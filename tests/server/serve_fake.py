@@ -1,8 +1,9 @@
 """A server process as `corral serve` starts it, with a fake engine and no model file. Run by test_serve.py.
 
     python serve_fake.py HOST PORT loads|fails|dies WORD...
+    python serve_fake.py HOST PORT URL CACHE WORD...
 
-The engine says each word after a tenth of a second.
+The engine says each word after a tenth of a second. With a URL, the model is downloaded first.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from typing import Any
 from fake_engine import READY, FakeEngine, fake_state
 
 from corral import log
-from corral.config import EngineConfig, ModelConfig, ServerConfig
+from corral.config import DownloadConfig, EngineConfig, ModelConfig, ServerConfig
 from corral.engine.messages import ErrorInfo, Output, Status, Submit
 from corral.errors import CorralError, Unavailable
 from corral.server import serve
 
 host, port, fate, *words = sys.argv[1:]
+model = ModelConfig(path="tiny.gguf")
+if "://" in fate:
+    model = ModelConfig(path="", download=DownloadConfig(model_url=fate, url_cache=words.pop(0)))
 
 
 class SlowEngine(FakeEngine):
@@ -60,7 +64,7 @@ class SlowEngine(FakeEngine):
 patched: Any = serve
 patched.EngineClient = SlowEngine
 patched.load_model = lambda *_: fake_state().model
-patched.GGUFFile.open = lambda *_: contextlib.nullcontext()
+patched.GGUFFile.open = lambda *_: contextlib.nullcontext(object())
 patched.Supervisor = partial(serve.Supervisor, first_delay=0.01)
 info = fake_state().model
 assert info is not None
@@ -69,7 +73,7 @@ patched.load_model = lambda *_: info
 config = ServerConfig(hosts=(host,), port=int(port), drain_timeout=1)
 log.setup(config)
 try:
-    sys.exit(serve.run(ModelConfig(path="tiny.gguf"), EngineConfig(), config, ["a warning"]))
+    sys.exit(serve.run(model, EngineConfig(), config, ["a warning"]))
 except CorralError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)

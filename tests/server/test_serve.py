@@ -21,6 +21,9 @@ from corral import __version__
 from corral.errors import OptionError
 from corral.server import sockets
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "download"))
+from stand_in import Fault, File, StandIn, stand_in
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
@@ -250,3 +253,46 @@ def test_the_server_is_imported_quickly_and_without_what_it_does_not_need() -> N
     assert loaded.isdisjoint(
         {"pydantic", "rich", "websockets", "prometheus_client", "httpx", "openai", "yaml"}
     )
+
+
+@pytest.fixture
+def files() -> Iterator[StandIn]:
+    with stand_in() as server:
+        server.files["/m.gguf"] = File(b"GGUF" + bytes(1000), faults=[Fault(cut=100, hang=True)])
+        yield server
+
+
+def test_while_a_model_is_downloaded_the_server_says_so(
+    start: Callable[..., Process], files: StandIn, tmp_path: Path
+) -> None:
+    port = free_port()
+    process = start("127.0.0.1", str(port), f"{files.url}/m.gguf", str(tmp_path), "hi")
+    process.until(r"downloading m\.gguf, 1 kB")
+    url = f"http://127.0.0.1:{port}"
+    answer = httpx.get(f"{url}/health")
+    assert answer.status_code == 503
+    assert answer.json()["error"]["message"] == "Loading model"
+    assert httpx.get(f"{url}/livez").status_code == 200
+    files.release.set()
+    process.until(r"model file: .*/m\.gguf")
+    process.url()
+    assert httpx.get(f"{url}/health").status_code == 200
+    process.popen.terminate()
+    assert process.wait() == 0
+
+
+def test_a_download_may_be_ended_at_any_moment(
+    start: Callable[..., Process], files: StandIn, tmp_path: Path
+) -> None:
+    process = start("127.0.0.1", "0", f"{files.url}/m.gguf", str(tmp_path), "hi")
+    process.until("downloading")
+    process.popen.terminate()
+    assert process.wait(5) == 0
+
+
+def test_a_download_that_fails_is_one_line(
+    start: Callable[..., Process], files: StandIn, tmp_path: Path
+) -> None:
+    process = start("127.0.0.1", "0", f"{files.url}/none.gguf", str(tmp_path))
+    assert process.wait() == 1
+    assert process.lines[-1].startswith(f"error: can't download {files.url}/none.gguf: 404 Not Found")

@@ -1,0 +1,1 @@
+"""Models that are not on this machine yet: from the Hugging Face hub, or from any address."""

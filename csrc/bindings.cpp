@@ -8,6 +8,7 @@
 
 #include <cstring>
 
+#include "candidates.h"
 #include "program.h"
 
 namespace nb = nanobind;
@@ -20,6 +21,9 @@ using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using IntTable = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Words = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using FloatsOut = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using IntsOut = nb::ndarray<int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using PackedBytes = nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>, nb::c_contig>;
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>, nb::c_contig>;
 
@@ -108,6 +112,24 @@ Batch checked(const Program& p, const Ints& tokens, const Ints& positions, const
         logit_rows.data(), int(tokens.size()), int(count),         int(block_tables.shape(1)), int(logit_rows.size())};
 }
 
+// The passes over a row of logits of one ISA variant.
+struct LogitKernels {
+    const KernelTable* table;
+    explicit LogitKernels(const std::string& isa) : table(find_isa(isa)) {}
+};
+
+size_t logit_blocks(size_t n) { return (n + kLogitBlock - 1) / kLogitBlock; }
+
+template <class Row, class Maxima>
+void expect_maxima(const Row& row, const Maxima& maxima) {
+    if (row.size() == 0 || row.size() > size_t{1} << 30) throw std::invalid_argument("a row of logits without logits");
+    if (maxima.size() != logit_blocks(row.size())) throw std::invalid_argument("maxima of another number of blocks");
+}
+void expect_ids(const Floats& row, const Ints& ids) {
+    for (size_t i = 0; i < ids.size(); i++)
+        if (ids(i) < 0 || size_t(ids(i)) >= row.size()) throw std::invalid_argument("an id outside the row");
+}
+
 }  // namespace
 }  // namespace corral
 
@@ -115,7 +137,9 @@ Batch checked(const Program& p, const Ints& tokens, const Ints& positions, const
 NB_MODULE(_native, m) {
     using namespace corral;
     m.doc() = "Native executor of corral. See corral/program/native.py, its only user.";
+    nb::set_leak_warnings(false);  // kernels are kept for as long as the interpreter lives
     m.attr("BLOCK_TOKENS") = kBlockTokens;
+    m.attr("LOGIT_BLOCK") = kLogitBlock;
     m.attr("ACTIVATION_GROUP") = kActGroup;
     m.attr("MOST_HEAD_DIM") = kMostHeadDim;
     m.def("isas", [] {
@@ -142,6 +166,54 @@ NB_MODULE(_native, m) {
             return std::make_pair(limits.dots, limits.bytes);
         },
         "isa"_a, "threads"_a, "bytes"_a, "(int8 multiply-adds a second, bytes read a second) that the threads reach.");
+
+    nb::class_<LogitKernels>(m, "LogitKernels", "Passes over rows of logits. Their twin is corral.sampling.kernels.NumpyKernels.")
+        .def(nb::init<const std::string&>(), "isa"_a)
+        .def("scan", [](const LogitKernels& k, Floats row, FloatsOut maxima) {
+            expect_maxima(row, maxima);
+            nb::gil_scoped_release release;
+            return k.table->scan_logits(row.data(), int(row.size()), maxima.data());
+        }, "row"_a.noconvert(), "maxima"_a.noconvert())
+        .def("mask", [](const LogitKernels& k, Floats row, Words allowed, FloatsOut out, FloatsOut maxima) {
+            expect_maxima(row, maxima);
+            if (allowed.size() * 32 < row.size() || out.size() != row.size())
+                throw std::invalid_argument("a mask or a result of another size than the row");
+            nb::gil_scoped_release release;
+            k.table->mask_logits(row.data(), allowed.data(), int(row.size()), out.data(), maxima.data());
+        }, "row"_a.noconvert(), "allowed"_a.noconvert(), "out"_a.noconvert(), "maxima"_a.noconvert())
+        .def("exp_sum", [](const LogitKernels& k, Floats row, float largest, float scale) {
+            nb::gil_scoped_release release;
+            return k.table->exp_sum_logits(row.data(), int(row.size()), largest, scale, nullptr);
+        }, "row"_a.noconvert(), "largest"_a, "scale"_a)
+        .def("exp_sums", [](const LogitKernels& k, Floats row, float largest, float scale) {
+            nb::gil_scoped_release release;
+            double weighted;
+            const double sum = k.table->exp_sum_logits(row.data(), int(row.size()), largest, scale, &weighted);
+            return std::make_pair(sum, weighted);
+        }, "row"_a.noconvert(), "largest"_a, "scale"_a)
+        .def("moment", [](const LogitKernels& k, Floats row, float shift, int power) {
+            nb::gil_scoped_release release;
+            int64_t count;
+            const double sum = k.table->moment_logits(row.data(), int(row.size()), shift, power, &count);
+            return std::make_pair(sum, count);
+        }, "row"_a.noconvert(), "shift"_a, "power"_a)
+        .def("top", [](const LogitKernels&, Floats row, Floats maxima, IntsOut ids, FloatsOut values) {
+            expect_maxima(row, maxima);
+            if (ids.size() == 0 || ids.size() > row.size() || values.size() != ids.size())
+                throw std::invalid_argument("as many ids as values are wanted, from one to a row of them");
+            nb::gil_scoped_release release;
+            top_logits(row.data(), int(row.size()), maxima.data(), int(ids.size()), ids.data(), values.data());
+        }, "row"_a.noconvert(), "maxima"_a.noconvert(), "ids"_a.noconvert(), "values"_a.noconvert())
+        .def("count_from", [](const LogitKernels&, Floats row, Floats maxima, float bound) {
+            expect_maxima(row, maxima);
+            nb::gil_scoped_release release;
+            return count_logits(row.data(), int(row.size()), maxima.data(), bound);
+        }, "row"_a.noconvert(), "maxima"_a.noconvert(), "bound"_a)
+        .def("refresh", [](const LogitKernels&, Floats row, Ints ids, FloatsOut maxima) {
+            expect_maxima(row, maxima);
+            expect_ids(row, ids);
+            refresh_maxima(row.data(), int(row.size()), ids.data(), ids.size(), maxima.data());
+        }, "row"_a.noconvert(), "ids"_a.noconvert(), "maxima"_a.noconvert());
 
     nb::class_<Program>(m, "Program")
         .def(nb::init<const std::string&, int>(), "isa"_a, "threads"_a)

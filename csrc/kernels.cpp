@@ -36,6 +36,7 @@
 #include "formats/q8_0.h"
 #include "formats/tq1_0.h"
 #include "formats/tq2_0.h"
+#include "logits.h"
 #include "matmul.h"
 #include "peak.h"
 
@@ -67,13 +68,14 @@ constexpr size_t kScratch = sizeof(QuantScratch<kTileGroups>) > sizeof(Attention
 constexpr const char* kIsaName = CORRAL_TEXT(CORRAL_ISA);
 
 extern const KernelTable kTable = {
-    kIsaName,       kFormats,     sizeof kFormats / sizeof kFormats[0],
-    kScratch,       quantize_row, rms_norm_row,
-    layer_norm_row, rope_row,     add_row,
-    scale_row,      silu_mul_row, gelu_mul_row,
-    silu_row,       gelu_row,     softcap_row,
-    store_kv,       attend,       peak_dots,
-    read_stream,
+    kIsaName,       kFormats,       sizeof kFormats / sizeof kFormats[0],
+    kScratch,       quantize_row,   rms_norm_row,
+    layer_norm_row, rope_row,       add_row,
+    scale_row,      silu_mul_row,   gelu_mul_row,
+    silu_row,       gelu_row,       softcap_row,
+    store_kv,       attend,         scan_logits,
+    mask_logits,    exp_sum_logits, moment_logits,
+    peak_dots,      read_stream,
 };
 
 }  // namespace corral::CORRAL_ISA

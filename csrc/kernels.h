@@ -12,6 +12,7 @@ constexpr int kGroup = 16;        // rows interleaved in the packed layout
 constexpr int kActGroup = 32;     // activations that share a scale
 constexpr int kTokenBlock = 96;   // tokens that share one unpacking of weights: their outputs stay in L1 with it
 constexpr int kBlockTokens = 32;  // B
+constexpr int kLogitBlock = 64;   // logits of which the sampler keeps the largest
 
 // 256 activations of one token. `d` scales the int8 of each 32; `ds` = d * sum(q) meets the minimum of affine formats,
 // `ds_first` is that of the first 16 only; the negated integer sums meet the offset of symmetric ones.
@@ -116,6 +117,11 @@ struct KernelTable {
                      CachePart values);
     // rows [first_token, last_token) of the sequence's new tokens, heads [first_head, last_head) of one key head
     void (*attend)(const AttentionArgs&, int first_token, int last_token, int first_head, int last_head);
+    // passes over a row of logits: see logits.h
+    bool (*scan_logits)(const float* row, int n, float* maxima);
+    void (*mask_logits)(const float* row, const uint32_t* allowed, int n, float* out, float* maxima);
+    double (*exp_sum_logits)(const float* row, int n, float largest, float scale, double* weighted);
+    double (*moment_logits)(const float* row, int n, float shift, int power, int64_t* count);
     // the limits of one thread: see peak.h
     int64_t (*peak_dots)(int64_t rounds);
     void (*read_stream)(const uint8_t* p, size_t n);

@@ -377,7 +377,7 @@ class Engine:
         ending = None
         for row in rows:
             token = request.chain.sample(row, request.tokens)
-            infos += self._infos(request, row, token)
+            infos += self._infos(request, token)
             text += request.text.feed(token)
             request.tokens.append(token)
             tokens.append(token)
@@ -435,8 +435,8 @@ class Engine:
             return _EOS
         return _LIMIT if request.num_generated >= request.max_new or _is_late(request, now) else None
 
-    def _infos(self, request: Request, row: Float32, token: int) -> list[TokenInfo]:
-        probs = request.chain.log_probs(row, token)
+    def _infos(self, request: Request, token: int) -> list[TokenInfo]:
+        probs = request.chain.log_probs(token)
         if probs is None:
             return []
         piece = request.text.piece

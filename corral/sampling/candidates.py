@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from corral.sampling.select import Float32, Int32, mass, moments, surprise, top_candidates
+from corral.sampling.kernels import Float32, Int32
+from corral.sampling.logits import Logits
 
 Float64 = NDArray[np.float64]
 
@@ -28,10 +29,9 @@ class Candidates:
     which the other samplers may change in any way.
     """
 
-    def __init__(self, row: Float32) -> None:
-        self._row = row  # [V], read only until `_edit`
-        self._owned = False
-        self.vocab_size: int = row.shape[0]
+    def __init__(self, row: Logits) -> None:
+        self._row = row  # [V]
+        self.vocab_size = len(row)
         self.size: int = self.vocab_size
         self._scale = 1.0  # of the logits, but for those of the row
         self._ids: Int32 = np.empty(0, np.int32)
@@ -44,7 +44,7 @@ class Candidates:
         """Ids and logits of the first `count` tokens, at most `size`."""
         count = min(count, self.size)
         if count > len(self._ids):
-            self._ids, logits = top_candidates(self._row, count)
+            self._ids, logits = self._row.top(count)
             self._logits = logits.astype(np.float64)
         return self._ids[:count], self._logits[:count] * self._scale
 
@@ -54,7 +54,7 @@ class Candidates:
 
     def largest(self) -> float:
         """The logit of the first."""
-        return float(self._logits[0] if len(self._ids) else self._row.max()) * self._scale
+        return float(self._logits[0] if len(self._ids) else self._row.largest()) * self._scale
 
     def mass(self) -> float:
         """sum(exp(logit - largest)): 1 or more."""
@@ -62,7 +62,7 @@ class Candidates:
             logits = self.all()[1]
             return float(np.exp(logits - logits[0]).sum())
         if self._mass is None:
-            self._mass = mass(self._row, self._scale)
+            self._mass = self._row.mass(self._scale)
         return self._mass
 
     def prob(self, token: int) -> float:
@@ -73,7 +73,7 @@ class Candidates:
     def entropy(self) -> float:
         """Of the candidates' probabilities, in nats."""
         if self._is_whole:
-            return surprise(self._row, self._scale)
+            return self._row.entropy(self._scale)
         logits = self.all()[1]
         below = logits[0] - logits
         terms = np.exp(-below)
@@ -84,14 +84,14 @@ class Candidates:
     def spread(self) -> float:
         """The standard deviation of the logits that are not -inf."""
         if self._is_whole:
-            return moments(self._row)[1] * self._scale
+            return self._row.spread() * self._scale
         logits = self.all()[1]
         return float(logits[logits > -math.inf].std()) if logits[0] > -math.inf else 0.0
 
     def count_from(self, logit: float) -> int:
         """How many candidates have this logit or more."""
         if self._is_whole:
-            return int(np.count_nonzero(self._row >= logit / self._scale))
+            return self._row.count_from(logit / self._scale)
         return int(np.count_nonzero(self.all()[1] >= logit))
 
     def count_reaching(self, share: float) -> int:
@@ -129,8 +129,7 @@ class Candidates:
     def drop(self, count: int) -> None:
         """Discard the first `count`, fewer than `size`."""
         if self._is_whole:
-            self._edit()[self.first(count)[0]] = -np.inf
-            self._forget()
+            self._change(self.first(count)[0], np.full(count, -math.inf))
         else:
             ids, logits = self.all()
             self._become(ids[count:], logits[count:])
@@ -144,8 +143,7 @@ class Candidates:
     def set_logits(self, ids: Int32, logits: Float64) -> None:
         """Give these tokens other logits; those that are no candidates stay out."""
         if self._is_whole:
-            self._edit()[ids] = _bounded(logits)
-            self._forget()
+            self._change(ids, logits)
             return
         own, old = self.all()
         places, found = _find(ids, own)
@@ -167,26 +165,27 @@ class Candidates:
         self._ids, self._logits, self._scale, self._mass = ids, logits, 1.0, None
         self.size = len(ids)
         if self._is_whole:  # of a whole vocabulary, it is the row that counts
-            self._row, self._owned = np.empty_like(self._row), True
-            self._row[ids] = _bounded(logits)
+            row = np.empty(self.vocab_size, np.float32)
+            row[ids] = _bounded(logits)
+            self._row = Logits(row)
 
-    def _edit(self) -> Float32:
-        """The row with the scale in it, to be changed in place."""
+    def _change(self, ids: Int32, logits: Float64) -> None:
+        """Of the row, as it is after scaling."""
         if self._scale != 1.0:
-            self._row = _bounded(self._row.astype(np.float64) * self._scale).astype(np.float32)
-            self._owned, self._scale = True, 1.0
-            self._forget()
-        if not self._owned:
-            self._row, self._owned = self._row.copy(), True
-        return self._row
+            every = np.arange(self.vocab_size, dtype=np.int32)
+            self._row.set(every, _bounded(self._row[every].astype(np.float64) * self._scale))
+            self._scale = 1.0
+        self._row.set(ids, _bounded(logits))
+        self._forget()
 
     def _forget(self) -> None:
         self._ids, self._logits, self._mass = self._ids[:0], self._logits[:0], None
 
 
-def _bounded(logits: Float64) -> Float64:
+def _bounded(logits: Float64) -> Float32:
     """Within what a float32 can hold; -inf stays."""
-    return np.where(logits == -math.inf, logits, np.clip(logits, -_MOST_LOGIT, _MOST_LOGIT))
+    kept = np.where(logits == -math.inf, logits, np.clip(logits, -_MOST_LOGIT, _MOST_LOGIT))
+    return kept.astype(np.float32)
 
 
 def _find(ids: Int32, among: Int32) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:

@@ -7,13 +7,15 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from corral.errors import InternalError, RequestError
 from corral.sampling.candidates import Candidates
-from corral.sampling.constraint import Matcher, mask_row
+from corral.sampling.constraint import Matcher
+from corral.sampling.kernels import Float32
+from corral.sampling.logits import Logits
 from corral.sampling.params import SamplingParams
 from corral.sampling.samplers import LOGIT_BIAS, SAMPLERS, Place, Sampler, leaves_one
-from corral.sampling.select import Float32, all_finite, log_sum_exp, top_candidates
 from corral.sampling.selectors import Memory, selector
 
 _MASK = (1 << 64) - 1
@@ -66,7 +68,8 @@ class Chain:
         self._samplers = plan(params)
         self._selector = selector(params)
         self._memories = {0: self._selector.start(params)}
-        self._left: Candidates | None = None
+        self._row: Logits | None = None  # the last one, ...
+        self._left: Candidates | None = None  # ... and what the samplers left of it, if it is to be reported
 
     def sample(self, row: Float32, tokens: Sequence[int]) -> int:
         """The token that follows `tokens` (prompt and generated ones), given its logits [V].
@@ -76,13 +79,13 @@ class Chain:
             RequestError: the request has banned every token, or its grammar is too complex.
         """
         length = len(tokens) + self._shifted
-        if not all_finite(row):
+        self._row = logits = Logits(row)
+        if not logits.all_finite:
             raise InternalError(f"the model's logits for token {length} are not finite numbers")
-        token = self._pick(
-            row if self._matcher is None else self._masked(row, length, tokens), length, tokens
-        )
-        if self._matcher is not None:
-            self._matcher.accept(token)
+        if self._matcher is None:
+            return self._pick(logits, length, tokens)
+        token = self._pick(logits.masked(self._matcher.allowed(length, tokens)), length, tokens)
+        self._matcher.accept(token)
         return token
 
     @property
@@ -94,11 +97,7 @@ class Chain:
         """So many tokens were taken out of the sequence: they still count for places in it."""
         self._shifted += count
 
-    def _masked(self, row: Float32, length: int, tokens: Sequence[int]) -> Float32:
-        assert self._matcher is not None
-        return mask_row(row, self._matcher.allowed(length, tokens))
-
-    def _pick(self, row: Float32, length: int, tokens: Sequence[int]) -> int:
+    def _pick(self, row: Logits, length: int, tokens: Sequence[int]) -> int:
         place = Place(
             self._params,
             tokens,
@@ -107,7 +106,9 @@ class Chain:
             uniform(self.seed, length),
             uniform(self._other_seed, length),
         )
-        candidates = Candidates(row)
+        candidates = Candidates(
+            row.copy() if self._params.n_probs else row
+        )  # to report those before the chain
         for sampler in self._samplers:
             sampler.apply(candidates, place)
             if sampler is LOGIT_BIAS and candidates.largest() == -math.inf:
@@ -130,12 +131,14 @@ class Chain:
             )
         return min(self._eog)
 
-    def log_probs(self, row: Float32, token: int) -> LogProbs | None:
-        """What is to be reported of the token just sampled from `row` [V]; None: nothing."""
+    def log_probs(self, token: int) -> LogProbs | None:
+        """What is to be reported of the token just sampled; None: nothing."""
         count = self._params.n_probs
-        if count == 0:
+        if count == 0 or self._row is None:
             return None
-        return log_probs(row, token, count) if self._left is None else _log_probs_of(self._left, token, count)
+        if self._left is None:
+            return log_probs(self._row, token, count)
+        return _log_probs_of(self._left, token, count)
 
     def _memory(self, length: int) -> Memory:
         """What was known at so many tokens; tokens that were not sampled taught nothing."""
@@ -159,12 +162,12 @@ def plan(params: SamplingParams) -> list[Sampler]:
     return active
 
 
-def log_probs(row: Float32, chosen: int, count: int) -> LogProbs:
-    """Log probabilities by `row` [V] of a token and of the `count` most likely ones."""
-    log_mass = log_sum_exp(row)
-    ids, logits = top_candidates(row, count)
+def log_probs(row: Logits, chosen: int, count: int) -> LogProbs:
+    """Log probabilities of a token and of the `count` most likely ones."""
+    log_mass = row.log_mass()
+    ids, logits = row.top(count)
     top = [(int(token), float(logit) - log_mass) for token, logit in zip(ids, logits, strict=True)]
-    return LogProbs(float(row[chosen]) - log_mass, top)
+    return LogProbs(float(row[np.array([chosen], np.int32)][0]) - log_mass, top)
 
 
 def _log_probs_of(candidates: Candidates, chosen: int, count: int) -> LogProbs:

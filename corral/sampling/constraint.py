@@ -18,7 +18,6 @@ allowed where the text is complete, and nowhere else. Every way of spelling the 
 from __future__ import annotations
 
 import json
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -228,9 +227,3 @@ def _error(matcher: LLMatcher) -> str:
 
 def _short(message: str) -> str:
     return message if len(message) <= 500 else message[:497] + "..."
-
-
-def mask_row(row: NDArray[np.float32], allowed: Bitmask) -> NDArray[np.float32]:
-    """A copy of logits [V] with -inf for tokens that are not allowed."""
-    bits = np.unpackbits(allowed.view(np.uint8), bitorder="little", count=len(row))
-    return np.where(bits, row, np.float32(-math.inf))

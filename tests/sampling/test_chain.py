@@ -18,6 +18,7 @@ from corral.errors import InternalError, RequestError
 from corral.sampler_order import DEFAULT_ORDER
 from corral.sampling.chain import Chain, log_probs, uniform
 from corral.sampling.check import check_params
+from corral.sampling.logits import Logits
 from corral.sampling.params import SamplingParams
 
 CLOSE = 1e-5
@@ -208,11 +209,11 @@ def test_uniform() -> None:
 def test_log_probs() -> None:
     row = np.array([1.0, 3.0, 2.0, 3.0], np.float32)
     exact = np.log(softmax(row.astype(np.float64)))
-    result = log_probs(row, chosen=0, count=3)
+    result = log_probs(Logits(row), chosen=0, count=3)
     assert result.chosen == pytest.approx(exact[0], abs=1e-6)
     assert [token for token, _ in result.top] == [1, 3, 2]
     assert [value for _, value in result.top] == pytest.approx(exact[[1, 3, 2]].tolist(), abs=1e-6)
-    assert len(log_probs(row, 0, 99).top) == 4
+    assert len(log_probs(Logits(row), 0, 99).top) == 4
 
 
 @pytest.mark.parametrize(
@@ -237,20 +238,20 @@ def test_post_sampling_probs(params: SamplingParams, top: dict[int, float]) -> N
     row = np.log(np.array([0.5, 0.25, 0.125, 0.125], np.float32))
     chain = Chain(params, 1)
     token = chain.sample(row, [0])
-    result = chain.log_probs(row, token)
+    result = chain.log_probs(token)
     assert result is not None
     assert result.post_sampling
     assert {t: math.exp(value) for t, value in result.top} == pytest.approx(top, abs=1e-6)
     assert math.exp(result.chosen) == pytest.approx(top[token], abs=1e-6)
     chain = Chain(msgspec.structs.replace(params, n_probs=1), 1)
     token = chain.sample(row, [0])
-    assert chain.log_probs(row, token) == (result.chosen, result.top[:1], True)
+    assert chain.log_probs(token) == (result.chosen, result.top[:1], True)
 
 
 def test_no_probs_unless_asked() -> None:
     chain = Chain(SamplingParams(post_sampling_probs=True), 0)
     row = np.zeros(4, np.float32)
-    assert chain.log_probs(row, chain.sample(row, [])) is None
+    assert chain.log_probs(chain.sample(row, [])) is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from corral.errors import NotSupported, RequestError
 from corral.sampling.chain import Chain
-from corral.sampling.constraint import MOST_BYTES, MOST_COMPILED, Grammars, Matcher, mask_row
+from corral.sampling.constraint import MOST_BYTES, MOST_COMPILED, Grammars, Matcher
 from corral.sampling.params import SamplingParams
 
 WORDS = [
@@ -38,8 +38,8 @@ GRAMMARS = Grammars(PIECES, (CONTROL, END, STOP), EOG)
 
 
 def allowed(matcher: Matcher, tokens: list[int]) -> set[int]:
-    row = mask_row(np.zeros(len(PIECES), np.float32), matcher.allowed(len(tokens), tokens))
-    return set(np.flatnonzero(row == 0).tolist())
+    mask = matcher.allowed(len(tokens), tokens)
+    return {token for token in range(len(PIECES)) if int(mask[token // 32]) >> (token % 32) & 1}
 
 
 def matches(kind: str, grammar: str, text: bytes, longest: bool = False) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from corral.sampler_order import DEFAULT_ORDER
 from corral.sampling.candidates import Candidates
+from corral.sampling.logits import Logits
 from corral.sampling.params import SamplingParams
 from corral.sampling.samplers import SAMPLERS, Place
 
@@ -31,11 +32,11 @@ def apply(
 
 
 def of_logits(*logits: float) -> Candidates:
-    return Candidates(np.array(logits, np.float32))
+    return Candidates(Logits(np.array(logits, np.float32)))
 
 
 def of_probs(*probs: float) -> Candidates:
-    return Candidates(np.log(np.array(probs, np.float32)))
+    return Candidates(Logits(np.log(np.array(probs, np.float32))))
 
 
 def by_id(candidates: Candidates) -> list[float]:
@@ -51,8 +52,8 @@ def ids(candidates: Candidates) -> list[int]:
 
 def shortened(candidates: Candidates) -> Candidates:
     """The same candidates, but as a list that leaves out one token of the vocabulary."""
-    row = np.append(candidates._row, np.float32(-1e9))
-    result = Candidates(row)
+    row = np.append(candidates._row._row, np.float32(-1e9))
+    result = Candidates(Logits(row))
     result.keep(len(row) - 1)
     result.all()
     return result
@@ -115,7 +116,7 @@ def test_a_breaker_may_spread_over_tokens() -> None:
     for breakers, penalty in [(("ENDING",), 1.0), (("NO",), 1.0), ((" ENDING1",), 0.0)]:
         left = apply(
             "dry",
-            Candidates(np.zeros(5, np.float32)),
+            Candidates(Logits(np.zeros(5, np.float32))),
             tokens,
             pieces=pieces,
             dry_multiplier=1.0,

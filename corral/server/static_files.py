@@ -7,6 +7,7 @@ from pathlib import Path
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,7 +15,7 @@ from corral.config import ServerConfig
 from corral.errors import OptionError
 
 PAGE_FOLDER = Path(__file__).parent / "page"
-PAGE_PATHS = ("/", *(f"/{file.name}" for file in sorted(PAGE_FOLDER.iterdir())))
+PAGE_PATHS = ("", "/", *(f"/{file.name}" for file in sorted(PAGE_FOLDER.iterdir())))
 """What the chat page is made of: served without a key, and while a model loads."""
 PAGE_HEADERS = {
     # the page loads nothing from elsewhere and runs no script but its own, whatever a model writes
@@ -48,12 +49,16 @@ class NoRoute:
             self._headers = PAGE_HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
         if (
             self._files is None
             or scope["method"] not in ("GET", "HEAD")
-            or not scope["path"].startswith(self._prefix + "/")
+            or not (path + "/").startswith(self._prefix + "/")
         ):
             raise HTTPException(404)
+        if path == self._prefix:  # without the slash the page's relative addresses would be wrong
+            await RedirectResponse(path + "/")(scope, receive, send)
+            return
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

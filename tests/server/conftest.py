@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from fake_engine import FakeEngine, connect, fake_state
+from live_server import live as live
 
 
 @pytest.fixture

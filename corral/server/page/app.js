@@ -1,27 +1,31 @@
-// The chat page: what is shown, and what keys and buttons do.
+// The chat page: what is open, and what keys and buttons do.
 import { about, reply } from "./api.js";
-import { loadChats, loadSettings, newChat, saveChats, saveSettings } from "./chats.js";
-import { element, markdown } from "./markdown.js";
+import { deleteChat, loadChats, loadSettings, newChat, onChange, saveChat, saveSettings } from "./chats.js";
+import { element } from "./markdown.js";
+import { answerNode, updateAnswer, userNode } from "./messages.js";
 
 const $ = (id) => document.getElementById(id);
-const chats = loadChats();
+const chats = loadChats(); // the newest first
 const settings = loadSettings();
+const running = new Map(); // chat -> AbortController of the answer that is being written
 let chat = newChat();
-let context = null;
-let running = null; // AbortController of the reply that is being written
+let editing = null; // index of the message that the next one replaces
+let context = null; // tokens
 
 function showChats() {
-  $("chats").replaceChildren(...chats.filter((c) => c.messages.length).map((c) => {
+  $("chats").replaceChildren(...chats.map((c) => {
     const open = element("button", c.title || "Untitled");
     open.className = "title";
+    open.title = c.title;
     open.addEventListener("click", () => openChat(c));
     const gone = element("button", "✕");
     gone.className = "delete";
-    gone.setAttribute("aria-label", "Delete " + c.title);
-    gone.addEventListener("click", () => deleteChat(c));
+    gone.setAttribute("aria-label", `Delete “${c.title}”`);
+    gone.addEventListener("click", () => forget(c));
     const entry = element("li", open, gone);
+    entry.classList.toggle("busy", running.has(c));
     if (c === chat) {
-      entry.className = "open";
+      entry.classList.add("open");
       open.setAttribute("aria-current", "true");
     }
     return entry;
@@ -29,166 +33,149 @@ function showChats() {
 }
 
 function openChat(other) {
-  running?.abort();
+  stopEditing();
   chat = other;
-  showChats();
-  showMessages();
+  showAll();
   showSide(false);
-  $("meter").textContent = "";
   $("input").focus();
 }
 
-function deleteChat(gone) {
-  const at = chats.indexOf(gone);
-  if (at >= 0) chats.splice(at, 1);
-  saveChats(chats);
+function forget(gone) {
+  if (!confirm(`Delete “${gone.title}”?`)) return;
+  running.get(gone)?.abort();
+  deleteChat(chats, gone);
   if (gone === chat) openChat(newChat());
   else showChats();
 }
 
+function showAll() {
+  showChats();
+  showMessages();
+  showMeter();
+  const busy = running.has(chat);
+  $("send").hidden = busy;
+  $("stop").hidden = !busy;
+  document.body.classList.toggle("answering", busy);
+}
+
 function showMessages() {
-  const nodes = chat.messages.map((message, i) => messageNode(message, i));
-  if (!nodes.length) nodes.push(element("p", "Ask something. Conversations stay in this browser."));
-  if (!chat.messages.length) nodes[0].className = "empty";
+  const last = chat.messages.length - 1;
+  const nodes = chat.messages.map((message, i) => message.role === "user"
+    ? userNode(message, [["Edit", () => edit(i)]])
+    : answerNode(message, [["Again", () => again(i)]], i === last && running.has(chat)));
+  if (!nodes.length) {
+    nodes.push(element("p", element("strong", "What shall we talk about?"), element("br"), "Conversations stay in this browser."));
+    nodes[0].className = "empty";
+  }
   $("messages").replaceChildren(...nodes);
-  scroll();
+  toBottom();
 }
 
-function messageNode(message, index) {
-  if (message.role === "user") {
-    const text = element("div", message.content);
-    text.className = "user";
-    return element("div", text, tools([["Edit", () => edit(index)], ["Copy", () => copy(message.content)]]));
-  }
-  const node = element("div");
-  node.className = "assistant";
-  fill(node, message, false);
-  node.append(tools([["Copy", () => copy(message.content)], ["Again", () => again(index)]]));
-  return node;
-}
-
-function fill(node, message, busy) {
-  const parts = [];
-  if (message.reasoning) {
-    const thoughts = element("details", element("summary", busy && !message.content ? "Thinking…" : "Thoughts"), markdown(message.reasoning));
-    thoughts.className = "reasoning";
-    thoughts.open = node.querySelector("details")?.open ?? false;
-    parts.push(thoughts);
-  }
-  const text = element("div", markdown(message.content));
-  if (busy) text.className = "waiting";
-  parts.push(text);
-  if (message.error) {
-    const error = element("p", message.error);
-    error.className = "error";
-    error.setAttribute("role", "alert");
-    parts.push(error);
-  }
-  node.replaceChildren(...parts);
-}
-
-function tools(actions) {
-  const row = element("div", ...actions.map(([label, action]) => {
-    const button = element("button", label);
-    button.type = "button";
-    button.addEventListener("click", action);
-    return button;
-  }));
-  row.className = "tools";
-  return row;
-}
-
-function copy(text) {
-  navigator.clipboard?.writeText(text);
+function showMeter() {
+  const used = chat.tokens;
+  $("meter").textContent = used === undefined ? "" : context ? `${used} of ${context} tokens` : `${used} tokens`;
+  $("meter").classList.toggle("full", Boolean(context && used > 0.9 * context));
 }
 
 function edit(index) {
-  running?.abort();
+  if (running.has(chat)) return;
+  editing = index;
+  $("editing").hidden = false;
+  [...$("messages").children].forEach((node, i) => node.classList.toggle("replaced", i >= index));
   $("input").value = chat.messages[index].content;
-  chat.messages.length = index;
-  showMessages();
   grow();
   $("input").focus();
 }
 
+function stopEditing() {
+  if (editing === null) return;
+  editing = null;
+  $("editing").hidden = true;
+  $("input").value = "";
+  grow();
+  for (const node of $("messages").children) node.classList.remove("replaced");
+}
+
 function again(index) {
-  if (running) return;
+  if (running.has(chat)) return;
+  stopEditing();
   chat.messages.length = index;
-  answer();
+  answer(chat);
 }
 
 function send() {
   const content = $("input").value.trim();
-  if (!content || running) return;
+  if (!content || running.has(chat)) return;
+  if (editing !== null) chat.messages.length = editing;
+  stopEditing();
   $("input").value = "";
   grow();
-  if (!chat.messages.length) {
-    chat.title = content.slice(0, 60);
-    chats.unshift(chat);
-  }
+  if (!chat.messages.length) chat.title = [...content.split("\n")[0]].slice(0, 60).join("");
   chat.messages.push({ role: "user", content });
-  answer();
+  answer(chat);
 }
 
-// Have the last message answered, showing the text as it comes: at most once a frame.
-async function answer() {
-  const here = chat, message = { role: "assistant", content: "", reasoning: "" };
-  const asked = [
-    ...(settings.system ? [{ role: "system", content: settings.system }] : []),
-    ...here.messages.filter((m) => !m.error || m.content).map(({ role, content }) => ({ role, content })),
-  ];
+// Have the last message answered, showing the text as it comes: at most once a frame. Goes on when another chat is opened.
+async function answer(here) {
+  const asked = here.messages.filter((m) => m.content).map(({ role, content }) => ({ role, content }));
+  if (settings.system) asked.unshift({ role: "system", content: settings.system });
+  const message = { role: "assistant", content: "", reasoning: "" };
+  const control = new AbortController();
   here.messages.push(message);
-  showMessages();
-  showChats();
-  const node = $("messages").lastElementChild;
-  const control = (running = new AbortController());
-  busy(true);
-  let due = false, count = 0, first = 0;
+  running.set(here, control);
+  saveChat(chats, here);
+  showAll();
+  let due = false, count = 0;
   const show = () => {
     due = false;
-    if (running !== control) return;
+    if (chat !== here || running.get(here) !== control) return;
     const low = atBottom();
-    fill(node, message, true);
-    if (low) scroll();
-    if (count > 1) $("meter").textContent = `${((count - 1) / ((performance.now() - first) / 1000)).toFixed(1)} tokens/s`;
+    updateAnswer($("messages").lastElementChild, message, true);
+    if (low) toBottom();
   };
-  show();
+  const began = performance.now();
+  let first = began;
   try {
     for await (const piece of reply(asked, settings, control.signal)) {
+      const now = performance.now();
       if (piece.content || piece.reasoning) {
-        if (!count++) first = performance.now();
+        if (!count++) first = now;
+        if (piece.content && message.reasoning && !message.content) message.thought = (now - first) / 1000;
         message.content += piece.content ?? "";
         message.reasoning += piece.reasoning ?? "";
       }
-      if (piece.finish === "length") message.error = "The answer was cut: the limit of tokens was reached.";
-      if (piece.usage) showUsage(piece);
+      if (piece.finish === "length") message.note = "Cut here: the limit of tokens was reached.";
+      if (piece.usage) {
+        here.tokens = piece.usage.total_tokens;
+        message.stats = statsOf(piece, first - began);
+      }
       if (!due) due = requestAnimationFrame(show) > 0;
     }
   } catch (error) {
-    if (!control.signal.aborted) message.error = error.message;
+    if (control.signal.aborted) message.note = "Stopped.";
+    else message.error = error.message;
+    if (error.status === 401) introduce();
   }
-  if (running === control) {
-    running = null;
-    busy(false);
-  }
-  saveChats(chats);
-  if (chat === here) {
-    const low = atBottom();
-    node.replaceWith(messageNode(message, here.messages.indexOf(message)));
-    if (low) scroll();
-  }
+  running.delete(here);
+  if (!chats.includes(here)) return; // deleted meanwhile
+  saveChat(chats, here);
+  if (chat !== here) return showChats();
+  const low = atBottom();
+  updateAnswer($("messages").lastElementChild, message, false);
+  if (low) toBottom();
+  showChats();
+  showMeter();
+  $("send").hidden = false;
+  $("stop").hidden = true;
+  document.body.classList.remove("answering");
 }
 
-function showUsage({ usage, timings }) {
-  const parts = [];
+// As the server measured it; `waited` for the first token, in milliseconds, is what was seen here.
+function statsOf({ usage, timings }, waited) {
+  const parts = [`${usage.completion_tokens} tokens`];
   if (timings?.predicted_per_second) parts.push(`${timings.predicted_per_second.toFixed(1)} tokens/s`);
-  parts.push(context ? `${usage.total_tokens} of ${context} tokens` : `${usage.total_tokens} tokens`);
-  $("meter").textContent = parts.join(" · ");
-}
-
-function busy(yes) {
-  $("send").hidden = yes;
-  $("stop").hidden = !yes;
+  parts.push(`first token after ${(waited / 1000).toFixed(1)} s`);
+  return parts.join(" · ");
 }
 
 function atBottom() {
@@ -196,14 +183,14 @@ function atBottom() {
   return box.scrollHeight - box.scrollTop - box.clientHeight < 60;
 }
 
-function scroll() {
+function toBottom() {
   $("messages").scrollTop = $("messages").scrollHeight;
 }
 
 function grow() {
   const input = $("input");
   input.style.height = "auto";
-  input.style.height = input.scrollHeight + 2 + "px";
+  input.style.height = input.scrollHeight + "px";
 }
 
 function showSide(shown) {
@@ -211,16 +198,35 @@ function showSide(shown) {
   $("menu").setAttribute("aria-expanded", String(shown));
 }
 
+// Says who answers here; until somebody does, why not.
 async function introduce() {
   try {
     const info = await about(settings);
     context = info.context;
-    $("model").textContent = info.name;
-    document.title = info.name;
+    $("model").textContent = document.title = info.name;
+    for (const field of fields()) if (info.defaults[field.name] > 0 && !field.placeholder) field.placeholder = info.defaults[field.name];
+    $("notice").hidden = true;
+    showMeter();
   } catch (error) {
-    $("meter").textContent = error.message;
-    if (error.message === "Loading model") setTimeout(introduce, 1000);
+    $("notice").textContent = error.status === 401 ? "This server wants an API key: " : error.message;
+    if (error.status === 401) {
+      const open = element("button", settings.key ? "change it" : "enter one");
+      open.addEventListener("click", () => openSettings("key"));
+      $("notice").append(open);
+    } else {
+      setTimeout(introduce, 1000);
+    }
+    $("notice").hidden = false;
   }
+}
+
+function fields() {
+  return $("settings").querySelectorAll("[name]");
+}
+
+function openSettings(name) {
+  $("settings").showModal();
+  $("settings").querySelector(`[name=${name}]`).focus();
 }
 
 $("form").addEventListener("submit", (event) => {
@@ -234,22 +240,32 @@ $("input").addEventListener("keydown", (event) => {
     send();
   }
 });
-$("stop").addEventListener("click", () => running?.abort());
+$("stop").addEventListener("click", () => {
+  running.get(chat)?.abort();
+  $("input").focus();
+});
+$("keep").addEventListener("click", stopEditing);
 $("new").addEventListener("click", () => openChat(newChat()));
 $("menu").addEventListener("click", () => showSide(!$("side").classList.contains("shown")));
-$("messages").addEventListener("click", () => showSide(false));
+document.querySelector("main").addEventListener("click", (event) => {
+  if (!event.target.closest("#menu")) showSide(false);
+});
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !$("settings").open) running?.abort();
+  if (event.key === "Escape" && !$("settings").open) {
+    showSide(false);
+    if (editing !== null) stopEditing();
+    else running.get(chat)?.abort();
+  }
   if (event.key.toLowerCase() === "o" && event.ctrlKey && event.shiftKey) {
     event.preventDefault();
     openChat(newChat());
   }
 });
-$("open-settings").addEventListener("click", () => $("settings").showModal());
-for (const field of $("settings").querySelectorAll("[name]")) {
+$("open-settings").addEventListener("click", () => openSettings("system"));
+for (const field of fields()) {
   field.value = settings[field.name] ?? "";
   field.addEventListener("input", () => {
-    settings[field.name] = field.value;
+    settings[field.name] = field.value.trim();
     saveSettings(settings);
   });
 }
@@ -259,11 +275,23 @@ $("settings").addEventListener("close", () => {
 });
 $("forget").addEventListener("click", () => {
   if (!confirm("Delete all conversations of this browser?")) return;
-  chats.length = 0;
-  saveChats(chats);
+  for (const c of [...chats]) {
+    running.get(c)?.abort();
+    deleteChat(chats, c);
+  }
   openChat(newChat());
 });
+onChange(() => {
+  const busy = [...running.keys()];
+  const kept = loadChats().map((c) => busy.find((b) => b.id === c.id) ?? c);
+  chats.splice(0, chats.length, ...kept);
+  if (editing === null && !running.has(chat)) chat = chats.find((c) => c.id === chat.id) ?? (chat.messages.length ? newChat() : chat);
+  showAll();
+});
+// what has come of an answer is kept when the page goes
+addEventListener("pagehide", () => {
+  for (const c of running.keys()) saveChat(chats, c);
+});
 
-showChats();
-showMessages();
+showAll();
 introduce();

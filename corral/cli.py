@@ -152,11 +152,22 @@ def _devices(_program: str) -> str:
     return f"Available devices:\n  CPU: {cpu.limits().describe()}\n"
 
 
+def _cache_list(_program: str) -> str:
+    from pathlib import Path
+
+    from corral.command_line import download_places
+    from corral.download.listing import cached_models, report
+
+    places = download_places(os.environ)
+    return report(cached_models(Path(places["hub_cache"]), Path(places["url_cache"])))
+
+
 _ACTIONS: dict[str, Callable[[str], str]] = {
     "help": _help,
     "version": lambda _program: version() + "\n",
     "completion-bash": _completion,
     "list-devices": _devices,
+    "cache-list": _cache_list,
 }
 
 

@@ -74,7 +74,8 @@ COMMON = (
           on=BASH),
     works("--list-devices", "", SWITCH, None, "action", "print the devices that can compute and exit",
           on="list-devices"),
-    planned("--cache-list -cl", "", SWITCH, False, "list the models in the download cache"),
+    works("--cache-list -cl", "", SWITCH, None, "action", "list the models in the download cache and exit",
+          on="cache-list"),
 
     works("--model -m", "MODEL", PATH, None, "model.path",
           "the GGUF file to serve; of a split model, its first part"),

@@ -238,7 +238,7 @@ def test_equal_batch_threads_are_silent() -> None:
         ("--prot 8080", "error: invalid argument: --prot\n(the nearest flag is --port)"),
         ("--xyzzyx", "error: invalid argument: --xyzzyx"),
         ("a.gguf", "error: invalid argument: a.gguf\n(it follows no flag; the model is --model FILE)"),
-        ("--pooling mean", "error: --pooling mean is not built yet (planned): how embeddings are pooled"),
+        ("--numa isolate", "error: --numa isolate is not built yet (planned): placement on NUMA nodes"),
         (
             "--samplers top_k;tfs",
             'error while handling argument "--samplers": expected some of penalties;dry;top_n_sigma;',
@@ -471,7 +471,7 @@ def test_precedence(variable: str, system_file: Path, tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("port = x", 'error while handling "port" in '),
-        ("pooling = mean", "error: pooling in "),
+        ("numa = isolate", "error: numa in "),
         ("no equals sign", "error: "),
     ],
 )

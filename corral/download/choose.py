@@ -1,9 +1,14 @@
-"""Which files of a repository are the model that was asked for. The rules are llama-server's."""
+"""Which files of a repository are the model that was asked for. The rules are llama-server's.
+
+Needs nothing but the names, those of the hub's cache included.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from corral.errors import DownloadError
 
@@ -12,6 +17,8 @@ PREFERRED = ("Q4_K_M", "Q8_0")
 SIDECARS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
 """In the name of a GGUF file that belongs to a model, but is none."""
 SHARD = re.compile(r"^(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.IGNORECASE)
+REVISION = "main"
+COMMIT = re.compile("[0-9a-f]{40}")
 MOST_SHARDS = 1000
 MOST_NAMED = 12
 """Files that an error message lists."""
@@ -32,7 +39,7 @@ def split_repo(text: str) -> tuple[str, str]:
 
 def choose(files: Sequence[str], tag: str, repo: str) -> list[str]:
     """The model's files among those of `repo`, the first shard first. Raises DownloadError."""
-    models = sorted(name for name in files if _is_first_of_model(name))
+    models = sorted(name for name in files if is_first_of_model(name))
     for wanted in [tag] if tag else PREFERRED:
         pattern = re.compile(re.escape(wanted) + "[.-]", re.IGNORECASE)
         for name in models:
@@ -48,7 +55,7 @@ def choose(files: Sequence[str], tag: str, repo: str) -> list[str]:
 def choose_file(files: Sequence[str], name: str, repo: str) -> list[str]:
     """The same for a file that is named, which may be any of the repository. Raises DownloadError."""
     if name not in files:
-        models = sorted(file for file in files if _is_first_of_model(file))
+        models = sorted(file for file in files if is_first_of_model(file))
         raise DownloadError(f"{repo} has no file {name!r}; it has {_named(models) or 'no GGUF file'}")
     return shards(name, files, repo)
 
@@ -73,7 +80,8 @@ def shard_names(name: str) -> list[str]:
     return [f"{found['prefix']}-{number:05}-of-{count:05}{end}" for number in range(1, count + 1)]
 
 
-def _is_first_of_model(name: str) -> bool:
+def is_first_of_model(name: str) -> bool:
+    """Whether it is a model's GGUF file, and of a split model the first."""
     base = name.rpartition("/")[2]
     found = SHARD.match(base)
     return (
@@ -81,6 +89,18 @@ def _is_first_of_model(name: str) -> bool:
         and not any(word in base for word in SIDECARS)
         and (found is None or int(found["number"]) == 1)
     )
+
+
+def snapshots(cache: Path, repo: str) -> list[Path]:
+    """The revisions of `repo` in the hub's cache, the one that was last asked for first."""
+    folder = cache / ("models--" + repo.replace("/", "--"))
+    current = ""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        current = (folder / "refs" / REVISION).read_text(encoding="ascii").strip()
+    with contextlib.suppress(OSError):
+        found = [path for path in (folder / "snapshots").iterdir() if COMMIT.fullmatch(path.name)]
+        return sorted(found, key=lambda path: (path.name != current, -path.stat().st_mtime))
+    return []
 
 
 def _named(names: Sequence[str]) -> str:

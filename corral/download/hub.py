@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from corral.config import DownloadConfig
 from corral.download import places
-from corral.download.choose import choose, choose_file, split_repo
+from corral.download.choose import REVISION, choose, choose_file, snapshots, split_repo
 from corral.download.progress import Progress
 from corral.errors import DownloadError
 
-REVISION = "main"
-COMMIT = re.compile("[0-9a-f]{40}")
 TIMEOUT = 30.0
 """Seconds for the list of files."""
 
@@ -52,7 +49,7 @@ def download(config: DownloadConfig, progress: Progress) -> Path:
 
 def cached(config: DownloadConfig, repo: str, tag: str) -> Path:
     """The same from what is here already: of the newest revision that has it whole. Raises DownloadError."""
-    folders = [Path(config.output)] if config.output else _snapshots(Path(config.hub_cache), repo)
+    folders = [Path(config.output)] if config.output else snapshots(Path(config.hub_cache), repo)
     for folder in folders:
         files = [
             str(path.relative_to(folder)) for path in folder.rglob("*.gguf") if path.is_file()
@@ -64,18 +61,6 @@ def cached(config: DownloadConfig, repo: str, tag: str) -> Path:
         f"{config.hf_repo} is not in {where}, and --offline forbids to fetch it; "
         f"`corral pull {config.hf_repo}` does"
     )
-
-
-def _snapshots(cache: Path, repo: str) -> list[Path]:
-    """The revisions in the cache, the one that was last asked for first."""
-    folder = cache / ("models--" + repo.replace("/", "--"))
-    current = ""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        current = (folder / "refs" / REVISION).read_text(encoding="ascii").strip()
-    with contextlib.suppress(OSError):
-        found = [path for path in (folder / "snapshots").iterdir() if COMMIT.fullmatch(path.name)]
-        return sorted(found, key=lambda path: (path.name != current, -path.stat().st_mtime))
-    return []
 
 
 def _choose(config: DownloadConfig, files: list[str], repo: str, tag: str) -> list[str]:
@@ -151,6 +136,9 @@ def _bar_class(progress: Progress, folder: Path, name: str, size: int | None) ->
         def update(self, count: float | None = 1) -> None:
             Reported.came += int(count or 0)
             progress.advance(int(count or 0))
+
+        def update_transfer(self, count: float) -> None:
+            """Bytes on the wire. That it is here keeps the library from making a second bar for them."""
 
         def __enter__(self) -> Reported:
             return self

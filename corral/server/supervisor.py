@@ -18,7 +18,7 @@ FIRST_DELAY = 0.5
 """Seconds before the first new start; each further one waits twice as long."""
 STARTS = 5
 """New starts in a row before giving up: whoever started the server may do better."""
-STEADY_SECONDS = 60.0
+STEADY_SECONDS = 10.0
 """An engine that served this long did not die of its start: counting begins again."""
 
 

@@ -33,17 +33,22 @@ START_SECONDS = 600.0
 SHAPE = ("clients", "requests", "rate", "prompt_words", "max_tokens", "parallel")
 """Arguments that say what the load is."""
 
+
+def _time(milliseconds: float) -> str:
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
+
+
 FIGURES = (
-    ("output_tokens_per_second", "output tokens/s", 1.0, "{:.1f}", True),
-    ("first_token_median", "first token, median", 1e3, "{:.0f} ms", False),
-    ("first_token_p99", "first token, p99", 1e3, "{:.0f} ms", False),
-    ("between_tokens_median", "between tokens, median", 1e3, "{:.0f} ms", False),
-    ("between_tokens_p99", "between tokens, p99", 1e3, "{:.0f} ms", False),
-    ("longest_pause", "longest pause in a stream", 1e3, "{:.0f} ms", False),
-    ("health_p99", "/health, p99", 1e3, "{:.0f} ms", False),
-    ("failed", "failed requests", 1.0, "{:.0f}", False),
+    ("output_tokens_per_second", "output tokens/s", 1.0, "{:.1f}".format, True),
+    ("first_token_median", "first token, median", 1e3, _time, False),
+    ("first_token_p99", "first token, p99", 1e3, _time, False),
+    ("between_tokens_median", "between tokens, median", 1e3, _time, False),
+    ("between_tokens_p99", "between tokens, p99", 1e3, _time, False),
+    ("longest_pause", "longest pause in a stream", 1e3, _time, False),
+    ("health_p99", "/health, p99", 1e3, _time, False),
+    ("failed", "failed requests", 1.0, "{:.0f}".format, False),
 )
-"""Key of a summary, what people read, factor, format, and whether more is better."""
+"""Key of a summary, what people read, factor, how a value is written, and whether more is better."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,17 +178,22 @@ def chart(report: dict[str, Any]) -> str:
     for key, label, factor, form, more in FIGURES:
         values = [side[key] * factor for side in sides.values()]
         if key != "failed" and all(map(math.isfinite, values)):
-            note = ("more" if more else "less") + " is better" + _ratio_note(values, more)
-            groups.append(Group(label, values, [form.format(value) for value in values], note))
+            notes = [_ratio(values, more) if len(values) == 2 else "", "more is better" if more else ""]
+            note = ", ".join(filter(None, notes))
+            # one side alone: its times are compared with each other
+            scale = "" if more or len(sides) > 1 else "ms"
+            groups.append(Group(label, values, [form(value) for value in values], note, scale))
     name, shape = Path(report["model"]).name, report["load"]
     how = f"{shape['rate']:g} requests/s" if shape["rate"] else f"{shape['clients']} clients"
     return bars(f"{name}: {how}, {shape['max_tokens']} tokens each", list(sides), groups)
 
 
-def _ratio_note(values: Sequence[float], more: bool) -> str:
-    if len(values) < 2 or not min(values) > 0:
+def _ratio(values: Sequence[float], more: bool) -> str:
+    """How the first of two compares; empty where nobody can say."""
+    if not min(values) > 0:
         return ""
-    return f": {values[0] / values[1] if more else values[1] / values[0]:.1f}x"
+    times = values[0] / values[1] if more else values[1] / values[0]
+    return f"{times:.1f}x better" if times >= 1 else f"{1 / times:.1f}x worse"
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -203,12 +213,12 @@ def _print(report: dict[str, Any]) -> None:
     for name in sides:
         table.add_column(name, justify="right")
     if len(sides) == 2:
-        table.add_column("times better", justify="right")
+        table.add_column(f"{next(iter(sides))} is", justify="right")
     for key, label, factor, form, more in FIGURES:
         values = [side[key] * factor for side in sides.values()]
-        row = [label, *map(form.format, values)]
+        row = [label, *map(form, values)]
         if len(sides) == 2:
-            row.append(_ratio_note(values, more).removeprefix(": "))
+            row.append(_ratio(values, more))
         table.add_row(*row)
     console.print(table)
 

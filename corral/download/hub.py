@@ -7,6 +7,7 @@ while, so only a process that downloads does (`corral/download/process.py`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,8 +35,14 @@ def download(config: DownloadConfig, progress: Progress) -> Path:
         return cached(config, repo, tag)
     root = Path(config.output or config.hub_cache)
     if root.exists() and not os.access(root, os.W_OK):
+        try:
+            path = cached(config, repo, tag)
+        except DownloadError:
+            raise DownloadError(
+                places.cant_write(root, PermissionError(errno.EACCES, "no permission"))
+            ) from None
         progress.note(f"{root} can't be written: what is in it is used as it is")
-        return cached(config, repo, tag)
+        return path
     try:
         return _download(config, repo, tag, progress)
     except Unreachable as error:

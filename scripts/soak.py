@@ -55,9 +55,11 @@ class Soak:
     """The server under test, and what has been seen."""
 
     port: int
+    server: subprocess.Popen[bytes]
     context: int
     rng: random.Random
     deadline: float
+    tokens_per_word: float = 1.0
     seen: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     last_kill: float = -1e9
@@ -86,7 +88,8 @@ class Soak:
         return answer
 
     def text(self, tokens: int) -> str:
-        return " ".join(self.rng.choices(WORDS.split(), k=max(1, tokens)))
+        """Of about so many tokens."""
+        return " ".join(self.rng.choices(WORDS.split(), k=max(1, int(tokens / self.tokens_per_word))))
 
     def chat(self, tokens: int, **fields: Any) -> bytes:
         message = {"role": "user", "content": self.text(tokens)}
@@ -112,7 +115,8 @@ async def whole(soak: Soak) -> str:
 
 
 async def same_beginning(soak: Soak) -> str:
-    prompt = f"{WORDS} " * 6 + soak.text(3)
+    repeats = int(soak.context / 3 / soak.tokens_per_word / len(WORDS.split()))
+    prompt = f"{WORDS} " * repeats + soak.text(3)
     body = json.dumps({"prompt": prompt, "max_tokens": 8, "stream": True}).encode()
     return judge_stream(await soak.send("POST", "/v1/completions", body))
 
@@ -150,12 +154,7 @@ async def nonsense(soak: Soak) -> str:
         [
             ("POST", "/v1/chat/completions", b"{", 400),
             ("POST", "/v1/chat/completions", b'{"messages": 7}', 400),
-            (
-                "POST",
-                "/v1/chat/completions",
-                b'{"messages": [], "top_p": 9}',
-                400,
-            ),
+            ("POST", "/v1/chat/completions", b'{"messages": [], "top_p": 9}', 400),
             ("POST", "/v1/completions", b'{"prompt": [1, 2, -3]}', 400),
             ("POST", "/v1/completions", b'{"prompt": "x", "grammar": "root ::= ("}', 400),
             ("GET", "/v1/nothing", b"", 404),
@@ -196,6 +195,7 @@ def judge_stream(answer: Answer) -> str:
 
 
 def refused(answer: Answer) -> str:
+    """What to say of an answer that is neither 200 nor a client's mistake."""
     if answer.status in (429, 503) and b'"error"' in answer.body:
         return f"refused {answer.status}"
     if answer.status == 500:
@@ -227,28 +227,29 @@ async def client(soak: Soak) -> None:
         await asyncio.sleep(soak.rng.expovariate(5))
 
 
-async def killer(soak: Soak, server: int, seconds: float) -> None:
+async def killer(soak: Soak, seconds: float) -> None:
     """Kill the engine now and then; it must be back in time."""
     while time.monotonic() + 2 * seconds < soak.deadline:
         await asyncio.sleep(seconds * soak.rng.uniform(0.5, 1.5))
-        for pid in engines_of(server):
+        for pid in engines_of(soak.server.pid):
             soak.last_kill = time.monotonic()
             os.kill(pid, signal.SIGKILL)
             soak.seen["engine killed"] += 1
         if not await ready(soak, TIMEOUT):
-            soak.wrong.append(f"the engine was not back {TIMEOUT:.0f} s after it was killed")
+            soak.wrong.append(f"the engine did not come back within {TIMEOUT:.0f} s")
+            soak.deadline = 0.0
 
 
-async def watch_memory(soak: Soak, server: int) -> None:
+async def watch_memory(soak: Soak) -> None:
     while True:
-        pids = [server, *engines_of(server)]
+        pids = [soak.server.pid, *engines_of(soak.server.pid)]
         soak.memory.append((time.monotonic(), sum(map(resident, pids))))
         await asyncio.sleep(0.5)
 
 
 async def ready(soak: Soak, seconds: float) -> bool:
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and soak.server.poll() is None:
         try:
             if (await soak.send("GET", "/health")).status == 200:
                 return True
@@ -258,7 +259,7 @@ async def ready(soak: Soak, seconds: float) -> bool:
     return False
 
 
-ZERO_WHEN_IDLE = ("llamacpp:requests_processing", "llamacpp:requests_deferred", "corral:kv_cache_used_ratio")
+ZERO_WHEN_IDLE = ("llamacpp:requests_processing", "llamacpp:requests_deferred", "corral_kv_blocks_used")
 
 
 async def check_idle(soak: Soak) -> None:
@@ -314,15 +315,21 @@ def resident(pid: int) -> int:
         return 0
 
 
-async def run(args: argparse.Namespace, port: int, server: int) -> Soak:
-    soak = Soak(port, args.ctx_size, random.Random(args.seed), time.monotonic() + 60 * args.minutes)
+async def measure_words(soak: Soak) -> None:
+    answer = await soak.send("POST", "/tokenize", json.dumps({"content": WORDS}).encode())
+    soak.tokens_per_word = len(json.loads(body_of(answer))["tokens"]) / len(WORDS.split())
+
+
+async def run(args: argparse.Namespace, port: int, server: subprocess.Popen[bytes]) -> Soak:
+    soak = Soak(port, server, args.ctx_size, random.Random(args.seed), time.monotonic() + 60 * args.minutes)
     if not await ready(soak, TIMEOUT):
         soak.wrong.append("the server did not get ready")
         return soak
-    memory = asyncio.create_task(watch_memory(soak, server))
+    await measure_words(soak)
+    memory = asyncio.create_task(watch_memory(soak))
     try:
         tasks = [client(soak) for _ in range(args.clients)]
-        await asyncio.gather(killer(soak, server, args.kill_seconds), *tasks)
+        await asyncio.gather(killer(soak, args.kill_seconds), *tasks)
         if not await ready(soak, TIMEOUT):
             soak.wrong.append("the server was not ready at the end")
         else:
@@ -352,7 +359,7 @@ def main() -> int:
     command += ["--ctx-size", str(args.ctx_size), "--parallel", "4", "--metrics", "--verbosity", "1"]
     server = subprocess.Popen(command)
     try:
-        soak = asyncio.run(run(args, port, server.pid))
+        soak = asyncio.run(run(args, port, server))
     finally:
         server.send_signal(signal.SIGTERM)
         code = server.wait(30)

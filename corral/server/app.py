@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -22,6 +24,7 @@ from corral.server.routes import not_supported
 from corral.server.routes.apply_template import apply_template, input_tokens
 from corral.server.routes.chat_completions import chat_completions
 from corral.server.routes.completions import completions
+from corral.server.routes.document import get_document
 from corral.server.routes.embeddings import native_embeddings, openai_embeddings
 from corral.server.routes.health import health, livez
 from corral.server.routes.infill import infill
@@ -78,6 +81,7 @@ ROUTES: Sequence[tuple[str, str, Handler]] = (
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
     ("POST", "/apply-template", apply_template),
+    ("GET", "/openapi.json", get_document),
     ("POST", "/v1/chat/completions/input_tokens", input_tokens),
     ("POST", "/chat/completions/input_tokens", input_tokens),
     ("POST", "/v1/chat/completions/control", not_supported.control),
@@ -138,9 +142,16 @@ def build_app(state: ServerState) -> Starlette:
         from corral.server.metrics import Metrics  # its library takes time to import
 
         app.state.metrics = Metrics(state)
+    app.state.document = cache(lambda: _document(prefix))
     app.router.redirect_slashes = False
     app.router.default = NoRoute(state.config)
     return app
+
+
+def _document(prefix: str) -> bytes:
+    from corral.server.openapi import document  # made when somebody asks
+
+    return msgspec.json.encode(document(ROUTES, prefix))
 
 
 def _answer(handler: Handler, state: ServerState) -> Callable[[Request], Awaitable[ASGIApp]]:

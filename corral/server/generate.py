@@ -40,6 +40,9 @@ DEFAULTED = (
 )
 """Fields of a request that SamplingParams has under the same name."""
 
+MOST_BIASED_TEXTS, MOST_BIASED_CHARACTERS = 1024, 1 << 14
+"""Texts of `logit_bias` are tokenized while other requests wait."""
+
 log = logging.getLogger(__name__)
 
 NOBODY = Response(status_code=499)
@@ -113,6 +116,7 @@ def _samplers(value: list[str] | str) -> tuple[str, ...]:
 def _logit_bias(value: dict[str, Any] | list[Any], tokenizer: Tokenizer, n_vocab: int) -> dict[int, float]:
     """`{"id or text": bias}` or `[[id or text, bias], ...]`; false bans. A text stands for its tokens."""
     biases: dict[int, float] = {}
+    n_texts = n_characters = 0
     for entry in value.items() if isinstance(value, dict) else value:
         if not isinstance(entry, (tuple, list)) or len(entry) != 2:
             raise RequestError("Field 'logit_bias': expected pairs of a token and a bias")
@@ -127,6 +131,12 @@ def _logit_bias(value: dict[str, Any] | list[Any], tokenizer: Tokenizer, n_vocab
         if isinstance(token, str) and token.removeprefix("-").isdecimal() and isinstance(value, dict):
             token = int(token[:20])
         if isinstance(token, str):
+            n_texts, n_characters = n_texts + 1, n_characters + len(token)
+            if n_texts > MOST_BIASED_TEXTS or n_characters > MOST_BIASED_CHARACTERS:
+                raise RequestError(
+                    f"Field 'logit_bias': expected at most {MOST_BIASED_TEXTS} texts, of "
+                    f"{MOST_BIASED_CHARACTERS} characters together"
+                )
             ids = tokenizer.encode(token, add_special=False, parse_special=True)
         elif isinstance(token, int) and not isinstance(token, bool):
             ids = [token]

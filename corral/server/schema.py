@@ -20,6 +20,9 @@ Moderate = Annotated[float, Meta(ge=-1e6, le=1e6)]
 Bias = Annotated[float, Meta(ge=-1e4, le=1e4)]
 Choices = Annotated[int, Meta(ge=1, le=1024)]
 StopString = Annotated[str, Meta(max_length=4096)]
+MOST_BIASES = 1 << 16
+Biases = Annotated[dict[str, Any], Meta(max_length=MOST_BIASES)]
+BiasPairs = Annotated[list[Any], Meta(max_length=MOST_BIASES)]
 FieldPaths = Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=256)]
 """Names of members, those of inner objects after a slash."""
 
@@ -51,7 +54,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     repeat_last_n: Limit | None = None
     presence_penalty: Bias | None = None
     frequency_penalty: Bias | None = None
-    logit_bias: dict[str, Any] | list[Any] | None = None
+    logit_bias: Biases | BiasPairs | None = None
     ignore_eos: bool | None = None
     n_probs: Annotated[int, Meta(ge=0, le=1024)] | None = None
     typical_p: Moderate | None = None
@@ -85,15 +88,16 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     json_schema: Any = None
     response_format: dict[str, Any] | None = None
 
-    # Not built yet: see NOT_YET.
-    lora: list[Any] | None = None
-    n_indent: Count | None = None
     t_max_predict_ms: Annotated[int, Meta(ge=-1, le=2**63 - 1)] | None = None
     return_tokens: bool | None = None
     return_progress: bool | None = None
     timings_per_token: bool | None = None
     response_fields: FieldPaths | None = None
     verbose: bool | None = None
+
+    # Not built yet: see NOT_YET.
+    lora: list[Any] | None = None
+    n_indent: Count | None = None
 
     def limit(self) -> int:
         """Most tokens asked for; -1: no limit."""

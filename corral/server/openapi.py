@@ -1,0 +1,213 @@
+"""The OpenAPI document: made of the routes, of the structs that read the bodies and of the answers' types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from corral import __version__
+from corral.server import shapes
+from corral.server.convert.messages import MessagesRequest
+from corral.server.convert.responses import ResponsesRequest
+from corral.server.fields import meaning
+from corral.server.routes import not_supported, responses, slots
+from corral.server.routes.apply_template import apply_template, input_tokens
+from corral.server.routes.chat_completions import chat_completions
+from corral.server.routes.completions import completions
+from corral.server.routes.document import get_document
+from corral.server.routes.embeddings import EmbeddingRequest, native_embeddings, openai_embeddings
+from corral.server.routes.health import health, livez
+from corral.server.routes.infill import infill
+from corral.server.routes.messages import count_message_tokens, messages
+from corral.server.routes.metrics import get_metrics
+from corral.server.routes.models import list_models, retrieve_model
+from corral.server.routes.native_completion import native_completion
+from corral.server.routes.props import get_props, set_props
+from corral.server.routes.rerank import RerankRequest, rerank
+from corral.server.routes.tokens import DetokenizeRequest, TokenizeRequest, detokenize, tokenize
+from corral.server.schema import ChatRequest, CompletionRequest, InfillRequest, NativeRequest
+from corral.server.state import ServerState
+
+Handler = Callable[[ServerState, Request], Awaitable[ASGIApp]]
+Routes = Sequence[tuple[str, str, Handler]]
+PREFIX = "#/components/schemas/"
+JSON, EVENTS, TEXT = "application/json", "text/event-stream", "text/plain"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a handler does. `body` is what it reads, `answer` the type of its JSON; None: it only refuses."""
+
+    what: str
+    answer: Any
+    body: type[msgspec.Struct] | None = None
+    events: Any = None
+    """The type of a stream's events, for `stream: true`; str: named events of many types."""
+    query: Mapping[str, Sequence[str]] | None = None
+    """Names of parameters in the query, and their values if there are only some."""
+    anthropic: bool = False
+    """Errors have Anthropic's form."""
+    plain: bool = False
+    """The answer is text."""
+
+
+OPERATIONS: Mapping[Handler, Operation] = {
+    health: Operation(
+        "200 when requests are served, 503 while the model loads or the engine is down", shapes.Status
+    ),
+    livez: Operation("200 as long as the server answers at all", shapes.Status),
+    list_models: Operation("The model, in OpenAI's form and in Ollama's", shapes.Models),
+    retrieve_model: Operation("One model, by its id or an alias", shapes.Model),
+    chat_completions: Operation("OpenAI's chat", shapes.ChatCompletion, ChatRequest, shapes.ChatChunk),
+    completions: Operation(
+        "OpenAI's older form: text in, text out", shapes.Completion, CompletionRequest, shapes.Completion
+    ),
+    responses.responses: Operation("OpenAI's responses", shapes.Response, ResponsesRequest, str),
+    responses.count_input_tokens: Operation(
+        "Tokens of a request to /v1/responses", shapes.InputTokens, ResponsesRequest
+    ),
+    responses.retrieve_response: Operation("A stored response", shapes.Response),
+    responses.delete_response: Operation("Forgets a stored response", shapes.DeletedResponse),
+    responses.list_input_items: Operation("The input of a stored response", shapes.InputItems),
+    messages: Operation(
+        "Anthropic's messages", shapes.AnthropicMessage, MessagesRequest, str, anthropic=True
+    ),
+    count_message_tokens: Operation(
+        "Tokens of a request to /v1/messages", shapes.MessageTokens, MessagesRequest, anthropic=True
+    ),
+    native_completion: Operation(
+        "llama-server's own form: text in, text out; an array for several prompts",
+        shapes.NativeCompletion | list[shapes.NativeCompletion],
+        NativeRequest,
+        shapes.NativeCompletion,
+    ),
+    infill: Operation(
+        "The text between a prefix and a suffix, in the form of /completion",
+        shapes.NativeCompletion | list[shapes.NativeCompletion],
+        InfillRequest,
+        shapes.NativeCompletion,
+    ),
+    openai_embeddings: Operation(
+        "Embeddings in OpenAI's form; with `content` in llama-server's own",
+        shapes.Embeddings | list[shapes.NativeEmbedding],
+        EmbeddingRequest,
+    ),
+    native_embeddings: Operation(
+        "Embeddings in llama-server's own form", list[shapes.NativeEmbedding], EmbeddingRequest
+    ),
+    rerank: Operation(
+        "Documents by how well they answer a query, in Jina's form; with `texts` in TEI's",
+        shapes.Ranking | list[shapes.TeiRanked],
+        RerankRequest,
+    ),
+    tokenize: Operation("Token ids of a text", shapes.Tokens, TokenizeRequest),
+    detokenize: Operation("The text of token ids", shapes.Text, DetokenizeRequest),
+    apply_template: Operation("A chat as the model gets it", shapes.Prompt, ChatRequest),
+    input_tokens: Operation("Tokens of a chat", shapes.InputTokens, ChatRequest),
+    get_props: Operation("What is served, and with which defaults", shapes.Props),
+    set_props: Operation("Nothing can be set; needs --props", shapes.Success),
+    slots.get_slots: Operation(
+        "What runs in each place for a sequence", list[shapes.Slot], query={"fail_on_no_slot": ()}
+    ),
+    slots.slot_action: Operation(
+        "Saves, restores or forgets what the cache has of a slot",
+        shapes.SlotDone,
+        slots.SlotRequest,
+        query={"action": ("save", "restore", "erase")},
+    ),
+    get_metrics: Operation("Counters and times for Prometheus; needs --metrics", str, plain=True),
+    get_document: Operation("This document", dict[str, Any]),
+    not_supported.control: Operation("Not supported", None),
+    not_supported.no_adapters: Operation("The LoRA adapters: none", list[dict[str, Any]]),
+    not_supported.set_adapters: Operation("Not supported", None),
+    not_supported.transcriptions: Operation("Not supported", None),
+    not_supported.tools: Operation("Not supported", None),
+}
+
+
+def document(routes: Routes, prefix: str = "") -> dict[str, Any]:
+    """OpenAPI 3.1. Every path begins with `prefix`."""
+    types = list(dict.fromkeys(_types()))
+    given, schemas = msgspec.json.schema_components(types, ref_template=PREFIX + "{name}")
+    named = dict(zip(types, given, strict=True))
+    for operation in OPERATIONS.values():
+        if operation.body is not None:
+            name = operation.body.__name__
+            for field, schema in schemas[name]["properties"].items():
+                schema["description"] = meaning(name, field)
+    paths: dict[str, dict[str, Any]] = {}
+    for method, path, handler in routes:
+        path = path.replace(":path}", "}")
+        paths.setdefault(prefix + path, {})[method.lower()] = _operation(
+            method, path, OPERATIONS[handler], named
+        )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "corral",
+            "version": __version__,
+            "description": "A server for GGUF language models with llama-server's API. Null means the "
+            "default; unknown fields are ignored.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+            },
+        },
+        "security": [{}, {"bearer": []}, {"key": []}],
+    }
+
+
+def _types() -> list[Any]:
+    found: list[Any] = [shapes.Error, shapes.AnthropicError]
+    for operation in OPERATIONS.values():
+        found += [t for t in (operation.answer, operation.body, operation.events) if t is not None]
+    return found
+
+
+def _operation(method: str, path: str, does: Operation, named: Mapping[Any, Any]) -> dict[str, Any]:
+    names = re.findall(r"\{(\w+)\}", path)
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in names
+    ]
+    for name, values in (does.query or {}).items():
+        schema = {"type": "string", **({"enum": list(values)} if values else {})}
+        parameters.append({"name": name, "in": "query", "required": bool(values), "schema": schema})
+    value: dict[str, Any] = {
+        "operationId": method.lower() + re.sub(r"\W+", "_", path).rstrip("_"),
+        "summary": does.what,
+        "responses": _responses(does, named),
+    }
+    if parameters:
+        value["parameters"] = parameters
+    if does.body is not None:
+        # the body of some actions may be left out
+        required = any(f.required for f in msgspec.structs.fields(does.body))
+        value["requestBody"] = {"required": required, "content": {JSON: {"schema": named[does.body]}}}
+    return value
+
+
+def _responses(does: Operation, named: Mapping[Any, Any]) -> dict[str, Any]:
+    error = named[shapes.AnthropicError if does.anthropic else shapes.Error]
+    wrong = {"content": {JSON: {"schema": error}}}
+    made = {
+        "4XX": {"description": "The request is wrong, or there are too many", **wrong},
+        "5XX": {"description": "503: try again; 501: not supported; 500: a bug", **wrong},
+    }
+    if does.answer is None:
+        return made
+    content = {TEXT if does.plain else JSON: {"schema": named[does.answer]}}
+    if does.events is not None:
+        # one event's JSON; llama-server's own endpoints end without `data: [DONE]`
+        content[EVENTS] = {"schema": {"type": "string"}, "x-event": named[does.events]}
+    return {"200": {"description": "Success", "content": content}, **made}

@@ -48,7 +48,7 @@ class Operation:
     answer: Any
     body: type[msgspec.Struct] | None = None
     events: Any = None
-    """The type of a stream's events, for `stream: true`; str: named events of many types."""
+    """The type of a stream's events, for `stream: true`; Event: named ones of many types."""
     query: Mapping[str, Sequence[str]] | None = None
     """Names of parameters in the query, and their values if there are only some."""
     anthropic: bool = False
@@ -68,7 +68,7 @@ OPERATIONS: Mapping[Handler, Operation] = {
     completions: Operation(
         "OpenAI's older form: text in, text out", shapes.Completion, CompletionRequest, shapes.Completion
     ),
-    responses.responses: Operation("OpenAI's responses", shapes.Response, ResponsesRequest, str),
+    responses.responses: Operation("OpenAI's responses", shapes.Response, ResponsesRequest, shapes.Event),
     responses.count_input_tokens: Operation(
         "Tokens of a request to /v1/responses", shapes.InputTokens, ResponsesRequest
     ),
@@ -76,7 +76,7 @@ OPERATIONS: Mapping[Handler, Operation] = {
     responses.delete_response: Operation("Forgets a stored response", shapes.DeletedResponse),
     responses.list_input_items: Operation("The input of a stored response", shapes.InputItems),
     messages: Operation(
-        "Anthropic's messages", shapes.AnthropicMessage, MessagesRequest, str, anthropic=True
+        "Anthropic's messages", shapes.AnthropicMessage, MessagesRequest, shapes.Event, anthropic=True
     ),
     count_message_tokens: Operation(
         "Tokens of a request to /v1/messages", shapes.MessageTokens, MessagesRequest, anthropic=True
@@ -208,6 +208,11 @@ def _responses(does: Operation, named: Mapping[Any, Any]) -> dict[str, Any]:
         return made
     content = {TEXT if does.plain else JSON: {"schema": named[does.answer]}}
     if does.events is not None:
-        # one event's JSON; llama-server's own endpoints end without `data: [DONE]`
-        content[EVENTS] = {"schema": {"type": "string"}, "x-event": named[does.events]}
+        content[EVENTS] = {"schema": _event(does.events, named)}
     return {"200": {"description": "Success", "content": content}, **made}
+
+
+def _event(type: Any, named: Mapping[Any, Any]) -> dict[str, Any]:
+    """A server-sent event: before OpenAPI 3.2, the schema of a stream is by custom that of each event."""
+    data = {"type": "string", "contentMediaType": JSON, "contentSchema": named[type]}
+    return {"type": "object", "properties": {"event": {"type": "string"}, "data": data}, "required": ["data"]}

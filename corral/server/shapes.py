@@ -222,6 +222,12 @@ class Response(TypedDict):
     usage: dict[str, Any] | None
 
 
+class Event(TypedDict):
+    """An event that has its name in `type`; other members depend on that."""
+
+    type: str
+
+
 class DeletedResponse(TypedDict):
     id: str
     object: Literal["response"]

@@ -124,9 +124,9 @@ async def test_events_are_as_it_says(connected: Any, path: str, body: dict[str, 
         text = (await client.post(path, json={**body, "stream": True})).text
     events = [e.removeprefix("data: ") for e in text.split("\n\n") if e and "[DONE]" not in e]
     assert len(events) >= 3
-    schema = answer_schema("POST", path, "text/event-stream")["x-event"]
+    data = answer_schema("POST", path, "text/event-stream")["schema"]["properties"]["data"]
     for event in events:
-        validator(schema).validate(msgspec.json.decode(event))
+        validator(data["contentSchema"]).validate(msgspec.json.decode(event))
 
 
 @pytest.mark.parametrize(("path", "body"), [("/v1/completions", {}), ("/v1/messages", {}), ("/nowhere", {})])

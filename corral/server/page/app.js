@@ -11,6 +11,7 @@ const running = new Map(); // chat -> AbortController of the answer that is bein
 let chat = newChat();
 let editing = null; // index of the message that the next one replaces
 let context = null; // tokens
+let retry = 0; // timer of the next try to ask who answers here
 
 function showChats() {
   $("chats").replaceChildren(...chats.map((c) => {
@@ -200,6 +201,7 @@ function showSide(shown) {
 
 // Says who answers here; until somebody does, why not.
 async function introduce() {
+  clearTimeout(retry);
   try {
     const info = await about(settings);
     context = info.context;
@@ -214,7 +216,8 @@ async function introduce() {
       open.addEventListener("click", () => openSettings("key"));
       $("notice").append(open);
     } else {
-      setTimeout(introduce, 1000);
+      clearTimeout(retry);
+      retry = setTimeout(introduce, 1000);
     }
     $("notice").hidden = false;
   }

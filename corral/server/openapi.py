@@ -55,31 +55,75 @@ class Operation:
     """Errors have Anthropic's form."""
     plain: bool = False
     """The answer is text."""
+    differs: str = ""
+    """What is not as in llama-server, and why."""
 
 
 OPERATIONS: Mapping[Handler, Operation] = {
     health: Operation(
-        "200 when requests are served, 503 while the model loads or the engine is down", shapes.Status
+        "200 when requests are served, 503 while the model loads or the engine is down",
+        shapes.Status,
+        differs="`/readyz` is new, for orchestrators.",
     ),
-    livez: Operation("200 as long as the server answers at all", shapes.Status),
+    livez: Operation(
+        "200 as long as the server answers at all",
+        shapes.Status,
+        differs="New: it is 200 while the model loads, so that a slow load is not a reason to restart.",
+    ),
     list_models: Operation("The model, in OpenAI's form and in Ollama's", shapes.Models),
-    retrieve_model: Operation("One model, by its id or an alias", shapes.Model),
-    chat_completions: Operation("OpenAI's chat", shapes.ChatCompletion, ChatRequest, shapes.ChatChunk),
-    completions: Operation(
-        "OpenAI's older form: text in, text out", shapes.Completion, CompletionRequest, shapes.Completion
+    retrieve_model: Operation(
+        "One model, by its id or an alias", shapes.Model, differs="New: OpenAI's clients ask for it."
     ),
-    responses.responses: Operation("OpenAI's responses", shapes.Response, ResponsesRequest, shapes.Event),
+    chat_completions: Operation(
+        "OpenAI's chat",
+        shapes.ChatCompletion,
+        ChatRequest,
+        shapes.ChatChunk,
+        differs="A template that raises is a 400 with the order of roles, not a 500.",
+    ),
+    completions: Operation(
+        "OpenAI's older form: text in, text out",
+        shapes.Completion,
+        CompletionRequest,
+        shapes.Completion,
+        differs="`echo`, `suffix`, `best_of` and OpenAI's older form of `logprobs` are new: "
+        "clients of that time use them.",
+    ),
+    responses.responses: Operation(
+        "OpenAI's responses",
+        shapes.Response,
+        ResponsesRequest,
+        shapes.Event,
+        differs="`store` and `previous_response_id` work: up to 1024 responses are kept, in "
+        "memory. Events have `sequence_number` and `output_index`, which strict clients "
+        "want.",
+    ),
     responses.count_input_tokens: Operation(
         "Tokens of a request to /v1/responses", shapes.InputTokens, ResponsesRequest
     ),
-    responses.retrieve_response: Operation("A stored response", shapes.Response),
-    responses.delete_response: Operation("Forgets a stored response", shapes.DeletedResponse),
-    responses.list_input_items: Operation("The input of a stored response", shapes.InputItems),
+    responses.retrieve_response: Operation(
+        "A stored response", shapes.Response, differs="New, as `store` works."
+    ),
+    responses.delete_response: Operation(
+        "Forgets a stored response", shapes.DeletedResponse, differs="New, as `store` works."
+    ),
+    responses.list_input_items: Operation(
+        "The input of a stored response", shapes.InputItems, differs="New, as `store` works."
+    ),
     messages: Operation(
-        "Anthropic's messages", shapes.AnthropicMessage, MessagesRequest, shapes.Event, anthropic=True
+        "Anthropic's messages",
+        shapes.AnthropicMessage,
+        MessagesRequest,
+        shapes.Event,
+        anthropic=True,
+        differs="Errors have Anthropic's form: its clients read them.",
     ),
     count_message_tokens: Operation(
-        "Tokens of a request to /v1/messages", shapes.MessageTokens, MessagesRequest, anthropic=True
+        "Tokens of a request to /v1/messages",
+        shapes.MessageTokens,
+        MessagesRequest,
+        anthropic=True,
+        differs="Errors have Anthropic's form.",
     ),
     native_completion: Operation(
         "llama-server's own form: text in, text out; an array for several prompts",
@@ -97,9 +141,14 @@ OPERATIONS: Mapping[Handler, Operation] = {
         "Embeddings in OpenAI's form; with `content` in llama-server's own",
         shapes.Embeddings | list[shapes.NativeEmbedding],
         EmbeddingRequest,
+        differs="A text may be as long as the context: it need not fit one batch. Longer is a "
+        "400, not a 500.",
     ),
     native_embeddings: Operation(
-        "Embeddings in llama-server's own form", list[shapes.NativeEmbedding], EmbeddingRequest
+        "Embeddings in llama-server's own form",
+        list[shapes.NativeEmbedding],
+        EmbeddingRequest,
+        differs="As `/v1/embeddings`.",
     ),
     rerank: Operation(
         "Documents by how well they answer a query, in Jina's form; with `texts` in TEI's",
@@ -120,14 +169,26 @@ OPERATIONS: Mapping[Handler, Operation] = {
         shapes.SlotDone,
         slots.SlotRequest,
         query={"action": ("save", "restore", "erase")},
+        differs="A file is of the cache's blocks, and of this program only.",
     ),
-    get_metrics: Operation("Counters and times for Prometheus; needs --metrics", str, plain=True),
-    get_document: Operation("This document", dict[str, Any]),
-    not_supported.control: Operation("Not supported", None),
+    get_metrics: Operation(
+        "Counters and times for Prometheus; needs --metrics",
+        str,
+        plain=True,
+        differs="More: histograms of the times to the first token, between tokens, in the queue "
+        "and in all; requests by route and status; the cache's use.",
+    ),
+    get_document: Operation("This document", dict[str, Any], differs="New."),
+    not_supported.control: Operation("Not supported", None, differs="Not built yet: 501."),
     not_supported.no_adapters: Operation("The LoRA adapters: none", list[dict[str, Any]]),
-    not_supported.set_adapters: Operation("Not supported", None),
-    not_supported.transcriptions: Operation("Not supported", None),
-    not_supported.tools: Operation("Not supported", None),
+    not_supported.set_adapters: Operation("Not supported", None, differs="Adapters are not built yet: 501."),
+    not_supported.transcriptions: Operation("Not supported", None, differs="No model here takes audio: 501."),
+    not_supported.tools: Operation(
+        "Not supported",
+        None,
+        differs="Not planned, 501: a tool that reads files or runs commands does not belong into "
+        "the process that serves strangers.",
+    ),
 }
 
 

@@ -1,29 +1,37 @@
 """A server process as `corral serve` starts it, with a fake engine and no model file. Run by test_serve.py.
 
-    python serve_fake.py HOST PORT loads|fails|dies WORD...
-    python serve_fake.py HOST PORT URL CACHE WORD...
+    python serve_fake.py HOST PORT loads|fails|dies WORD... [-- FLAG...]
+    python serve_fake.py HOST PORT URL CACHE WORD... [-- FLAG...]
 
-The engine says each word after a tenth of a second. With a URL, the model is downloaded first.
+The engine says each word after a tenth of a second. With a URL, the model is downloaded first. Flags and
+variables are those of `corral serve`, for the server.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncGenerator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fake_engine import READY, FakeEngine, fake_state
 
 from corral import log
-from corral.config import DownloadConfig, EngineConfig, ModelConfig, ServerConfig
+from corral.command_line import parse
+from corral.config import DownloadConfig, EngineConfig, ModelConfig, build
 from corral.engine.messages import ErrorInfo, Output, Status, Submit
 from corral.errors import CorralError, Unavailable
 from corral.server import serve
 
 host, port, fate, *words = sys.argv[1:]
+flags: list[str] = []
+if "--" in words:
+    at = words.index("--")
+    words, flags = words[:at], words[at + 1 :]
 model = ModelConfig(path="tiny.gguf")
 if "://" in fate:
     model = ModelConfig(path="", download=DownloadConfig(model_url=fate, url_cache=words.pop(0)))
@@ -70,9 +78,10 @@ info = fake_state().model
 assert info is not None
 info.info.meta.update(ftype="Q8_0", n_params=1e6, n_ctx_train=256)  # type: ignore[attr-defined]
 patched.load_model = lambda *_: info
-config = ServerConfig(hosts=(host,), port=int(port), drain_timeout=1)
-log.setup(config)
+line = ["-m", "x", "--host", host, "--port", port, "--drain-timeout", "1", *flags]
 try:
+    config = build(parse(line, os.environ, Path("/nonexistent")))[2]
+    log.setup(config)
     sys.exit(serve.run(model, EngineConfig(), config, ["a warning"]))
 except CorralError as error:
     print(f"error: {error}", file=sys.stderr)

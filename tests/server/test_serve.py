@@ -6,6 +6,7 @@ import contextlib
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -31,12 +32,12 @@ BODY: Any = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
 
 
 class Process:
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, **variables: str) -> None:
         self.popen = subprocess.Popen(
             [sys.executable, str(Path(__file__).parent / "serve_fake.py"), *arguments],
             stderr=subprocess.PIPE,
             text=True,
-            env={"PYTHONPATH": str(ROOT)},
+            env={"PYTHONPATH": str(ROOT), **variables},
         )
         self.lines: list[str] = []
         self.reader = threading.Thread(target=self._read)
@@ -57,7 +58,7 @@ class Process:
             time.sleep(0.01)
 
     def url(self) -> str:
-        return self.until(r"server is listening on (http://\S+)")[1]
+        return self.until(r"server is listening on (https?://\S+)")[1]
 
     def wait(self, seconds: float = 10) -> int:
         code = self.popen.wait(seconds)
@@ -69,8 +70,8 @@ class Process:
 def start() -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
-    def start(*arguments: str) -> Process:
-        started.append(Process(*arguments))
+    def start(*arguments: str, **variables: str) -> Process:
+        started.append(Process(*arguments, **variables))
         return started[-1]
 
     yield start
@@ -198,6 +199,69 @@ def test_a_unix_socket(start: Callable[..., Process], tmp_path: Path) -> None:
     process.popen.send_signal(signal.SIGTERM)
     assert process.wait() == 0
     assert not path.exists()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A self-signed certificate for localhost and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    made, key = folder / "cert.pem", folder / "key.pem"
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(made)]
+    subprocess.run(["openssl", "req", *kind, *names, *files], check=True, capture_output=True)
+    return made, key
+
+
+def test_tls(start: Callable[..., Process], certificate: tuple[Path, Path]) -> None:
+    made, key = certificate
+    process = start(
+        "127.0.0.1", "0", "loads", "Hel", "lo", "--", "--ssl-cert-file", str(made), "--ssl-key-file", str(key)
+    )
+    url = process.url()
+    assert url.startswith("https://")
+    trusting = ssl.create_default_context(cafile=str(made))
+    with httpx.Client(base_url=url, verify=trusting) as client:
+        assert client.get("/health").json() == {"status": "ok"}
+        text = client.post("/v1/chat/completions", json=BODY).text
+        assert text.endswith("data: [DONE]\n\n")
+    with pytest.raises(httpx.ConnectError, match="self-signed certificate"):
+        httpx.get(url + "/health")
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.get(url.replace("https:", "http:") + "/health")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (None, "error: --ssl-cert-file needs --ssl-key-file too"),
+        ("absent.pem", "can't be used: No such file or directory"),
+        ("junk.pem", "can't be used: "),
+    ],
+)
+def test_tls_without_a_key_of_use(
+    start: Callable[..., Process], certificate: tuple[Path, Path], tmp_path: Path, key: Any, message: str
+) -> None:
+    (tmp_path / "junk.pem").write_text("no key")
+    flags = ["--ssl-key-file", str(tmp_path / key)] if key else []
+    process = start("127.0.0.1", "0", "loads", "--", "--ssl-cert-file", str(certificate[0]), *flags)
+    assert process.wait() == 1
+    assert message in process.lines[-1]
+
+
+def test_keys_of_a_file_and_a_variable(start: Callable[..., Process], tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("one\n\n two \n")
+    process = start("127.0.0.1", "0", "loads", "--", "--api-key-file", str(file), LLAMA_API_KEY="three")
+    with httpx.Client(base_url=process.url()) as client:
+        assert client.get("/health").status_code == 200
+        for key, status in {"one": 200, "two": 200, "three": 200, "four": 401}.items():
+            assert client.get("/v1/models", headers={"X-Api-Key": key}).status_code == status, key
+            bearer = client.get("/v1/models", headers={"Authorization": f"bearer {key}"})
+            assert bearer.status_code == status, key
+        refusal = client.get("/v1/models").json()["error"]
+        assert (refusal["code"], refusal["type"]) == (401, "authentication_error")
+    assert "three" not in "".join(process.lines)
 
 
 def test_binding() -> None:

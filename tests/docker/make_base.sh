@@ -11,13 +11,13 @@ tag=${1:-debian:trixie-slim}
 suite=trixie
 mirror=$({ grep -rhoE 'https?://[^] ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null || true; } |
     head -n 1 | tr -d ' ')
-mirror=${mirror:-http://deb.debian.org/debian}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/root
 
-debootstrap --variant=minbase "$suite" "$root" "$mirror" >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2; exit 1; }
+# shellcheck disable=SC2086  # none: debootstrap knows one
+debootstrap --variant=minbase "$suite" "$root" $mirror >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2; exit 1; }
 
 # What the slim image leaves out, and keeps leaving out when packages are installed.
 cat >"$root/etc/dpkg/dpkg.cfg.d/slim" <<'END'

@@ -24,15 +24,22 @@ GEMMA3 = [2, 105, 2364, 109, 138, 10979, 255969, 184, 10956, 163543, 238, 106, 1
 
 @pytest.fixture(scope="module")
 def tokenizers(vocab_dir: Path) -> dict[str, Tokenizer]:
-    return {name: load_tokenizer(GGUFFile.open(_path(vocab_dir, name))) for name in (*NAMES, WORDPIECE)}
+    present = (name for name in (*NAMES, WORDPIECE) if name in NAMES or _path(vocab_dir, name).exists())
+    return {name: load_tokenizer(GGUFFile.open(_path(vocab_dir, name))) for name in present}
 
 
 def _path(vocab_dir: Path, name: str) -> Path:
     return vocab_dir / f"ggml-vocab-{name}.gguf"
 
 
+def _skip_if_absent(vocab_dir: Path, name: str) -> None:
+    if name == WORDPIECE and not _path(vocab_dir, name).exists():
+        pytest.skip(f"no {_path(vocab_dir, name).name} in {vocab_dir}, a copy may lack it")
+
+
 @pytest.mark.parametrize("name", [*NAMES, WORDPIECE])
 def test_recorded_ids(tokenizers: dict[str, Tokenizer], vocab_dir: Path, name: str) -> None:
+    _skip_if_absent(vocab_dir, name)
     with Path(f"{_path(vocab_dir, name)}.inp").open(encoding="utf-8", newline="") as file:
         texts = file.read().split(SEPARATOR)
     lines = Path(f"{_path(vocab_dir, name)}.out").read_text().split("\n")
@@ -72,7 +79,10 @@ def test_no_text_is_lost(tokenizers: dict[str, Tokenizer], name: str) -> None:
         (WORDPIECE, {"bos": 101, "eos": None, "unk": 100, "sep": 102}),
     ],
 )
-def test_special_ids(tokenizers: dict[str, Tokenizer], name: str, special: dict[str, int | None]) -> None:
+def test_special_ids(
+    tokenizers: dict[str, Tokenizer], vocab_dir: Path, name: str, special: dict[str, int | None]
+) -> None:
+    _skip_if_absent(vocab_dir, name)
     for role, id in special.items():
         assert getattr(tokenizers[name].special, role) == id
 

@@ -11,6 +11,7 @@
 namespace corral::CORRAL_ISA {
 
 constexpr int kFloatColumns = 64;
+constexpr int kChunksAhead = 2;
 
 // How many quads of a sub-block may be summed in 16 bits, where that is cheaper: bytes below 2^bits times at most 127, two and two.
 constexpr int run_of(int sub, int bits) {
@@ -67,7 +68,7 @@ CORRAL_INLINE void dots(const Panel<R>& panel, int quad, const ActBlock* x, I16 
 
 // acc[t][r] over one chunk: `subs` sub-blocks of the panel against the activations of T tokens; added to c [T][R * 16].
 template <class Kind, int R, int T>
-CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, float* c, bool first) {
+CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, float* c, bool first, Ahead& ahead) {
     constexpr int kSub = Kind::kSub, kPerAct = kActGroup / kSub;
     F16 f[T][R];
 #pragma GCC unroll 16
@@ -75,6 +76,7 @@ CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, floa
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) f[t][r] = fzero();
     for (int j = 0; j < subs; j++) {
+        ahead.fetch();
         I16 a[T][R];
 #pragma GCC unroll 16
         for (int t = 0; t < T; t++) {
@@ -110,25 +112,40 @@ CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, floa
 }
 
 template <class Kind, int R, int T>
-static void tiles_of(const Panel<R>& panel, int subs, const ActBlock* x, int tokens, float* c, bool first) {
-    int t = 0;
-    for (; t + T <= tokens; t += T) {
-        tile<Kind, R, T>(panel, subs, x + t, c + t * R * 16, first);
+static void tiles_of(const Panel<R>& panel, int subs, const ActBlock* x, int tokens, float* c, bool first,
+                     Ahead& ahead) {
+    for (int t = 0; t < tokens; t += T) tile<Kind, R, T>(panel, subs, x + t, c + t * R * 16, first, ahead);
+}
+
+// As few tiles as tiles of T tokens are, all of about the same size: 8 tokens go as 4 and 4, not as 6 and 2.
+template <class Kind, int R, int T>
+static void even_tiles(const Panel<R>& panel, int subs, const ActBlock* x, int tokens, float* c, bool first,
+                       Ahead& ahead) {
+    if constexpr (T == 1) {
+        tiles_of<Kind, R, 1>(panel, subs, x, tokens, c, first, ahead);
+    } else {
+        const int tiles = (tokens + T - 1) / T, whole = tokens - tiles * (T - 1);
+        if (whole > 0) tiles_of<Kind, R, T>(panel, subs, x, whole * T, c, first, ahead);
+        const int done = whole > 0 ? whole * T : 0;
+        if (done < tokens)
+            even_tiles<Kind, R, T - 1>(panel, subs, x + done, tokens - done, c + done * R * 16, first, ahead);
     }
-    if constexpr (T > 1)
-        if (t < tokens) tiles_of<Kind, R, T - 1>(panel, subs, x + t, tokens - t, c + t * R * 16, first);
 }
 
 // All tokens over the panel, which may be arranged anew for it.
 template <class Kind, int R>
-CORRAL_INLINE void all_tiles(Panel<R>& panel, int subs, const ActBlock* x, int tokens, float* c, bool first) {
+CORRAL_INLINE void all_tiles(Panel<R>& panel, int subs, const ActBlock* x, int tokens, float* c, bool first,
+                             Ahead& ahead) {
 #if defined(__ARM_FEATURE_MATMUL_INT8)
     if (tokens >= kFewestPairedTokens) {
+        ahead.spread(1);
+        ahead.fetch();
         pair_rows(panel, subs * Kind::kSub);
         return pair_tiles<Kind, kTilePairs>(panel, subs, x, tokens, c, first);
     }
 #endif
-    tiles_of<Kind, R, kTileTokens>(panel, subs, x, tokens, c, first);
+    ahead.spread(subs * ((tokens + kTileTokens - 1) / kTileTokens));
+    even_tiles<Kind, R, kTileTokens>(panel, subs, x, tokens, c, first, ahead);
 }
 
 template <int R>
@@ -163,12 +180,19 @@ static void linear_panel(const LinearArgs& args, int group) {
     const PackedMatrix& w = *args.weight;
     for (int t0 = 0; t0 < args.tokens; t0 += kTokenBlock) {
         const int tokens = args.tokens - t0 < kTokenBlock ? args.tokens - t0 : kTokenBlock;
-        const uint8_t* p = w.data + static_cast<size_t>(group) * w.group_bytes;
+        const uint8_t *begin = w.data + static_cast<size_t>(group) * w.group_bytes, *p = begin;
+        const int chunks = (w.cols + kChunk - 1) / kChunk;
         for (int k0 = 0, chunk = 0; k0 < w.cols; k0 += kChunk, chunk++) {
             const int k = w.cols - k0 < kChunk ? w.cols - k0 : kChunk;
+            // Behind the last chunk come the first of the next panel; whoever computes these, they are in a cache then. Weights that
+            // went past some tokens already are still there.
+            const int next = chunk + kChunksAhead, beyond = next / chunks;
+            const uint8_t* wanted = begin + static_cast<size_t>(beyond * R) * w.group_bytes +
+                                    static_cast<size_t>(next % chunks) * Format::chunk_bytes(kChunk);
+            Ahead ahead(wanted, Format::chunk_bytes(k), t0 == 0 ? R : 0, w.group_bytes);
             for (int r = 0; r < R; r++) Format::unpack(p + static_cast<size_t>(r) * w.group_bytes, k, scratch.panel, r);
             const ActBlock* x = args.acts + static_cast<size_t>(chunk) * args.act_stride + t0;
-            all_tiles<KindOf<Format>>(scratch.panel, k / Format::kSub, x, tokens, scratch.c, chunk == 0);
+            all_tiles<KindOf<Format>>(scratch.panel, k / Format::kSub, x, tokens, scratch.c, chunk == 0, ahead);
             p += Format::chunk_bytes(k);
         }
         write_out<R>(args, group, t0, tokens, scratch.c);

@@ -293,7 +293,7 @@ void Program::plan(const Batch& batch) {
             for (int w : linear->weights) total += groups(w);
             size = std::max(2, total / (team_.size() * kPiecesPerThread) / 2 * 2);
             const int tokens = rows_of(linear->rows, batch);
-            pieces_[i] = pieces(total, size) * pieces(tokens, tokens_at_once(*linear));
+            pieces_[i] = tokens ? pieces(total, size) * pieces(tokens, tokens_at_once(*linear, tokens)) : 0;
             piece_rows_[i] = size;
             continue;
         } else {
@@ -362,11 +362,11 @@ void Program::run_row(const RowOp& any, const Batch& batch, int r) {
 
 int Program::groups(int matrix) const { return pieces(matrices_[index(matrix)].packed.rows, kGroup); }
 
-// Tokens whose activations fit in L2, all columns of them.
-int Program::tokens_at_once(const LinearStage& stage) const {
-    const size_t per_token = index(buffers_[index(stage.x)].cols) * 5 / 4;  // int8, and what goes with it
-    const int fit = static_cast<int>(std::max<size_t>(1, kTokensBytes / per_token));
-    return std::max(kTokenBlock, fit / kTokenBlock * kTokenBlock);
+// Tokens whose activations fit in L2, all columns of them: the `tokens` of a step in as few even parts as can be.
+int Program::tokens_at_once(const LinearStage& stage, int tokens) const {
+    const size_t per_token = sizeof(ActBlock) * index(chunks(buffers_[index(stage.x)].cols));
+    const int fit = std::max(kTokenBlock, static_cast<int>(kTokensBytes / per_token));
+    return pieces(tokens, std::max(1, pieces(tokens, fit)));  // no token, no piece
 }
 
 // The weights of a stage are laid end to end and cut into pieces of `size` groups of 16 rows; tokens too are cut, and all the weights
@@ -374,10 +374,11 @@ int Program::tokens_at_once(const LinearStage& stage) const {
 void Program::run_linear(const LinearStage& stage, const Batch& batch, int piece, int size, void* scratch) {
     int total = 0;
     for (int w : stage.weights) total += groups(w);
-    const int row_pieces = pieces(total, size), at_once = tokens_at_once(stage);
+    const int all_tokens = rows_of(stage.rows, batch);
+    const int row_pieces = pieces(total, size), at_once = tokens_at_once(stage, all_tokens);
     const int begin = piece % row_pieces * size, end = begin + size;
     const int first_token = piece / row_pieces * at_once;
-    const int tokens = std::min(at_once, rows_of(stage.rows, batch) - first_token);
+    const int tokens = std::min(at_once, all_tokens - first_token);
     int base = 0;
     for (size_t i = 0; i < stage.weights.size(); base += groups(stage.weights[i]), i++) {
         const int first = std::max(begin - base, 0), last = std::min(end - base, groups(stage.weights[i]));

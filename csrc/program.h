@@ -208,7 +208,7 @@ class Program {
     void plan(const Batch& batch);
     void run_row(const RowOp& op, const Batch& batch, int row);
     void run_linear(const LinearStage& stage, const Batch& batch, int piece, int size, void* scratch);
-    int tokens_at_once(const LinearStage& stage) const;
+    int tokens_at_once(const LinearStage& stage, int tokens) const;
     void run_attention(const AttentionStage& stage, const Batch& batch, int piece, void* scratch);
     const std::vector<AttentionItem>& attention_items(const AttentionStage& stage, const Batch& batch);
     int groups(int matrix) const;

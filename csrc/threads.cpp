@@ -1,5 +1,7 @@
 #include "threads.h"
 
+#include <algorithm>
+
 namespace corral {
 
 namespace {
@@ -39,7 +41,7 @@ void wait_while(const std::atomic<uint32_t>& value, uint32_t old) {
 
 }  // namespace
 
-Team::Team(int threads) : threads_(threads < 1 ? 1 : threads) {
+Team::Team(int threads) : threads_(std::max(threads, 1)), shares_(std::min(threads_, kMostShares)) {
     for (int i = 1; i < threads_; i++) workers_.emplace_back([this, i] { follow(i); });
 }
 
@@ -60,7 +62,12 @@ void Team::run(const std::vector<int>& pieces, const Work& work) {
     const uint32_t epoch = epoch_.load(std::memory_order_relaxed) + 1;
     // The new epoch goes in first: a thread that is late from the run before then leaves the stage alone.
     for (int i = 0; i < count; i++) {
-        board->stages[i].claims.store(pack(epoch, pieces[static_cast<size_t>(i)]), std::memory_order_release);
+        const int total = pieces[static_cast<size_t>(i)];
+        board->stages[i].pieces.store(total, std::memory_order_relaxed);
+        for (int s = 0; s < shares_; s++) {
+            const int size = share_begin(total, s + 1) - share_begin(total, s);
+            board->stages[i].claims[s].store(pack(epoch, size), std::memory_order_release);
+        }
         board->stages[i].done.store(done_of(epoch, 0), std::memory_order_release);
     }
     board->count.store(count, std::memory_order_relaxed);
@@ -69,6 +76,10 @@ void Team::run(const std::vector<int>& pieces, const Work& work) {
     epoch_.store(epoch, std::memory_order_release);
     epoch_.notify_all();
     work_through(epoch, 0);
+}
+
+int Team::share_begin(int pieces, int share) const {
+    return static_cast<int>(static_cast<int64_t>(pieces) * share / shares_);
 }
 
 void Team::follow(int thread) {
@@ -88,19 +99,26 @@ void Team::work_through(uint32_t epoch, int thread) {
     const int count = board.count.load(std::memory_order_relaxed);
     for (int i = 0; i < count; i++) {
         Stage& stage = board.stages[i];
-        uint64_t claims = stage.claims.load(std::memory_order_acquire);
-        uint32_t mine = 0;
-        while (of_epoch(claims, epoch) && next_of(claims) < total_of(claims)) {
-            if (!stage.claims.compare_exchange_weak(claims, claims + 1, std::memory_order_acq_rel)) continue;
-            (*work_)(i, static_cast<int>(next_of(claims)), thread);
-            mine++;
-            claims = stage.claims.load(std::memory_order_acquire);
+        uint32_t mine = 0, total = 0;
+        for (int k = 0; k < shares_; k++) {
+            const int share = (thread + k) % shares_;
+            std::atomic<uint64_t>& shared = stage.claims[share];
+            uint64_t claims = shared.load(std::memory_order_acquire);
+            while (of_epoch(claims, epoch) && next_of(claims) < total_of(claims)) {
+                if (!shared.compare_exchange_weak(claims, claims + 1, std::memory_order_acq_rel)) continue;
+                // as it is until the piece just claimed is done
+                const int first = share_begin(stage.pieces.load(std::memory_order_relaxed), share);
+                (*work_)(i, first + static_cast<int>(next_of(claims)), thread);
+                mine++;
+                claims = shared.load(std::memory_order_acquire);
+            }
+            if (!of_epoch(claims, epoch)) return;  // the others finished this run without us
+            total += total_of(claims);
         }
-        if (!of_epoch(claims, epoch)) return;  // the others finished this run without us
-        const uint32_t all = done_of(epoch, total_of(claims));
+        const uint32_t all = done_of(epoch, total);
         if (mine && stage.done.fetch_add(mine, std::memory_order_acq_rel) + mine == all) stage.done.notify_all();
         for (uint32_t done; (done = stage.done.load(std::memory_order_acquire)) != all;) {
-            if (!of_epoch(stage.claims.load(std::memory_order_acquire), epoch)) return;
+            if (!of_epoch(stage.claims[0].load(std::memory_order_acquire), epoch)) return;
             wait_while(stage.done, done);
         }
     }

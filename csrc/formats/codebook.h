@@ -37,7 +37,6 @@ template <int Subs, int R>
 CORRAL_INLINE void unpack_odd_scales(const uint8_t* p, float unit, Panel<R>& panel, int r) {
     alignas(64) uint8_t low[8 * Subs], high[8 * Subs];
     unpack_nibbles_apart(p, Subs / 8, low, high);
-    prefetch(p + 8 * Subs);
     const F16 d = fload_half(reinterpret_cast<const uint16_t*>(p + 8 * Subs)) * fset(unit), twice = d + d;
     for (int j = 0; j < Subs; j++) {
         const uint8_t* n = (j % 8 < 4 ? low : high) + j / 8 * 64 + j % 4 * 16;

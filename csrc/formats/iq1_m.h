@@ -59,10 +59,8 @@ struct IQ1_M {
         static constexpr Table table{kLevels, 1 << kOffsetLog2};
         const U64 values = utable(table.bytes), pair = uset(3), bit = uset(4);
         for (int y = 0; y < k / 64; y++) {
-            prefetch(p + 1024 + 64 * y);
             const U64 minus = uload(p + 1024 + 64 * y);
             for (int z = 0; z < 4; z++) {
-                prefetch(p + 256 * y + 64 * z);
                 const U64 four = uload(p + 256 * y + 64 * z);
                 for (int i = 0; i < 4; i++) {
                     const int at = 2 * z + i / 2;

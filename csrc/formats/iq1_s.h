@@ -54,7 +54,6 @@ struct IQ1_S {
         unpack_pairs(p, k / 4, panel, r);
         alignas(64) uint8_t low[128], high[128];
         unpack_nibbles_apart(p + 1024, 2, low, high);
-        prefetch(p + 1024 + 128);
         const F16 d = fload_half(reinterpret_cast<const uint16_t*>(p + 1024 + 128));
         for (int j = 0; j < 8; j++) {
             const F16 s = d * fload_u8(low + 16 * j);

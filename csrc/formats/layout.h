@@ -75,9 +75,40 @@ CORRAL_INLINE void pack_pairs(const uint8_t (*quads)[64], int count, uint8_t* ou
         }
 }
 
-// How far ahead of the unpacking the packed stream is fetched: enough for memory latency at full bandwidth.
+// How far ahead a single stream is fetched: enough for memory latency at full bandwidth.
 constexpr int kPrefetchBytes = 9472;
 CORRAL_INLINE void prefetch(const uint8_t* p) { __builtin_prefetch(p + kPrefetchBytes, 0, 3); }
+
+// The packed weights of a chunk to come, as many bytes from each of `runs` places. They are fetched a few lines at a time while
+// the dots of the present chunk are computed: all at once they would wait for one another, and the core for them.
+class Ahead {
+   public:
+    Ahead(const uint8_t* first, size_t bytes, int runs, size_t run_stride)
+        : next_(first),
+          run_stride_(run_stride),
+          lines_(static_cast<int>((bytes + 63) / 64)),
+          left_(lines_),
+          runs_(runs) {}
+
+    // Fetch all with so many calls of `fetch`.
+    CORRAL_INLINE_MEMBER void spread(int calls) { dose_ = (lines_ * runs_ + calls - 1) / calls; }
+
+    CORRAL_INLINE_MEMBER void fetch() {
+        for (int i = 0; i < dose_ && runs_ > 0; i++) {
+            __builtin_prefetch(next_, 0, 3);
+            next_ += 64;
+            if (--left_ > 0) continue;
+            next_ += run_stride_ - static_cast<size_t>(lines_) * 64;
+            left_ = lines_;
+            runs_--;
+        }
+    }
+
+   private:
+    const uint8_t* next_;
+    size_t run_stride_;
+    int lines_, left_, runs_, dose_ = 0;
+};
 
 // What becomes of a code of up to four bits: the number itself, or one of 16 values.
 struct Same {
@@ -100,7 +131,6 @@ template <int R, class Map = Same>
 CORRAL_INLINE void unpack_nibbles(const uint8_t* p, int count, Panel<R>& panel, int r, Map map = {}) {
     const U64 low = uset(15);
     for (int z = 0; z < count / 2; z++) {
-        prefetch(p + 64 * z);
         U64 both = uload(p + 64 * z);
         ustore(panel.q[2 * z][r], map(both & low));
         ustore(panel.q[2 * z + 1][r], map(ushr(both, 4) & low));
@@ -112,9 +142,7 @@ CORRAL_INLINE void unpack_nibbles_fifth(const uint8_t* p, const uint8_t* high, i
     const U64 low = uset(15), bit = uset(16);
     for (int y = 0; y < count / 8; y++) {
         U64 h = uload(high + 64 * y);
-        prefetch(high + 64 * y);
         for (int z = 0; z < 4; z++) {
-            prefetch(p + 64 * (4 * y + z));
             U64 both = uload(p + 64 * (4 * y + z));
             int q = 8 * y + 2 * z, b = 2 * z;
             U64 first = b < 4 ? ushl(h, 4 - b) : ushr(h, b - 4), second = b + 1 < 4 ? ushl(h, 3 - b) : ushr(h, b - 3);
@@ -129,10 +157,7 @@ CORRAL_INLINE void unpack_nibbles_pairs(const uint8_t* p, const uint8_t* high, i
     const U64 low = uset(15), pair = uset(48);
     for (int y = 0; y < count / 4; y++) {
         U64 h = uload(high + 64 * y);
-        prefetch(high + 64 * y);
         U64 a = uload(p + 128 * y), b = uload(p + 128 * y + 64);
-        prefetch(p + 128 * y);
-        prefetch(p + 128 * y + 64);
         ustore(panel.q[4 * y][r], (a & low) | (ushl(h, 4) & pair));
         ustore(panel.q[4 * y + 1][r], (ushr(a, 4) & low) | (ushl(h, 2) & pair));
         ustore(panel.q[4 * y + 2][r], (b & low) | (h & pair));
@@ -144,7 +169,6 @@ template <int R>
 CORRAL_INLINE void unpack_pairs(const uint8_t* p, int count, Panel<R>& panel, int r) {
     const U64 pair = uset(3);
     for (int y = 0; y < count / 4; y++) {
-        prefetch(p + 64 * y);
         const U64 four = uload(p + 64 * y);
         for (int z = 0; z < 4; z++) ustore(panel.q[4 * y + z][r], ushr(four, 2 * z) & pair);
     }
@@ -156,9 +180,6 @@ CORRAL_INLINE void unpack_pairs_bit(const uint8_t* p, const uint8_t* high, int c
                                     Map map = {}) {
     const U64 pair = uset(3), bit = uset(4);
     for (int y = 0; y < count / 8; y++) {
-        prefetch(high + 64 * y);
-        prefetch(p + 128 * y);
-        prefetch(p + 128 * y + 64);
         const U64 h = uload(high + 64 * y), a = uload(p + 128 * y), b = uload(p + 128 * y + 64);
         for (int z = 0; z < 8; z++) {
             const U64 low = ushr(z < 4 ? a : b, 2 * (z % 4)) & pair;
@@ -172,7 +193,6 @@ CORRAL_INLINE void unpack_pairs_bit(const uint8_t* p, const uint8_t* high, int c
 CORRAL_INLINE void unpack_nibbles_apart(const uint8_t* p, int lines, uint8_t* low, uint8_t* high) {
     const U64 nibble = uset(15);
     for (int line = 0; line < lines; line++) {
-        prefetch(p + 64 * line);
         const U64 both = uload(p + 64 * line);
         ustore(low + 64 * line, both & nibble);
         ustore(high + 64 * line, ushr(both, 4) & nibble);
@@ -182,7 +202,6 @@ CORRAL_INLINE void unpack_nibbles_apart(const uint8_t* p, int lines, uint8_t* lo
 // 16 int8 of each sub-block, then 16 float16 that scale them all
 template <int Subs, int R>
 CORRAL_INLINE void unpack_signed_scales(const uint8_t* p, Panel<R>& panel, int r) {
-    for (int at = 0; at < 16 * Subs + 32; at += 64) prefetch(p + at);
     const F16 d = fload_half(reinterpret_cast<const uint16_t*>(p + 16 * Subs));
     for (int j = 0; j < Subs; j++) fstore(panel.s[j][r], d * fload_i8(reinterpret_cast<const int8_t*>(p + 16 * j)));
 }

@@ -43,7 +43,6 @@ struct MXFP4 {
         const uint8_t* exponents = p + k * 8;
         const F16 middle = fset(127.0f);
         for (int j = 0; j < k / 32; j++) {
-            if (j % 4 == 0) prefetch(exponents + 16 * j);
             const F16 e = fload_u8(exponents + 16 * j);
             // two normal factors, for a product that need not be
             const F16 low = fpow2(fmin(e, middle) - fset(64.0f)), high = fpow2(fmax(e, middle) - fset(191.0f));

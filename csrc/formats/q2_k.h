@@ -46,7 +46,6 @@ struct Q2_K {
     CORRAL_INLINE void unpack(const uint8_t* p, int k, Panel<R>& panel, int r) {
         unpack_pairs(p, k / 4, panel, r);
         const uint8_t *scales = p + 1024, *halves = scales + 256;
-        prefetch(halves);
         alignas(64) uint8_t low[256], high[256];
         unpack_nibbles_apart(scales, 4, low, high);
         const F16 d = fload_half(reinterpret_cast<const uint16_t*>(halves));

@@ -28,7 +28,6 @@ CORRAL_INLINE void pack_scales_and_minima(const uint8_t* block, int r, uint8_t* 
 template <int R>
 CORRAL_INLINE void unpack_scales_and_minima(const uint8_t* p, Panel<R>& panel, int r) {
     const uint8_t *minima = p + 128, *halves = minima + 128;
-    for (int line = 0; line < 5; line++) prefetch(p + 64 * line);
     const F16 d = fload_half(reinterpret_cast<const uint16_t*>(halves));
     const F16 dmin = fload_half(reinterpret_cast<const uint16_t*>(halves + 32));
     for (int j = 0; j < 8; j++) {

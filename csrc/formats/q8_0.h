@@ -34,7 +34,6 @@ struct Q8_0 {
     CORRAL_INLINE void unpack(const uint8_t* p, int k, Panel<R>& panel, int r) {
         const U64 flip = uset(kSignedWide ? 0 : 128);
         for (int quad = 0; quad < k / 4; quad++) {
-            prefetch(p + 64 * quad);
             ustore(panel.q[quad][r], uload(p + 64 * quad) ^ flip);
         }
         unpack_halves(p + k * 16, k / 32, 1.0f, panel.s, r);

@@ -35,7 +35,6 @@ struct TernaryFormat {
     template <int R>
     CORRAL_INLINE void unpack(const uint8_t* p, int k, Panel<R>& panel, int r) {
         unpack_pairs(p, k / 4, panel, r);
-        prefetch(p + 1024);
         const F16 d = fload_half(reinterpret_cast<const uint16_t*>(p + 1024));
         for (int j = 0; j < 8; j++) fstore(panel.s[j][r], d);
     }

@@ -147,16 +147,17 @@ NB_MODULE(_native, m) {
         for (const KernelTable* table : available_isas()) names.push_back(table->name);
         return names;
     }, "Names of the ISA variants this CPU can run, best first.");
-    m.def("formats", [] {
-        std::vector<std::tuple<int, int, int, bool, int>> rows;
-        const KernelTable& table = *available_isas().front();
+    m.def("formats", [](const std::string& isa) {
+        std::vector<std::tuple<int, int, int, int, int>> rows;
+        const KernelTable& table = *find_isa(isa);
         for (int i = 0; i < table.format_count; i++) {
             const FormatKernels& f = table.formats[i];
-            rows.emplace_back(f.type, f.block_weights, f.block_bytes, f.quantized,
+            rows.emplace_back(f.type, f.block_weights, f.block_bytes, f.act_group,
                               static_cast<int>(f.chunk_bytes(kChunk) / kGroup));
         }
         return rows;
-    }, "(ggml type, weights a block, bytes a block, quantized, packed bytes of 256 weights) of each format.");
+    }, "isa"_a, "(ggml type, weights a block, bytes a block, int8 activations that share a scale or 0, packed bytes of 256 weights) "
+               "of each format.");
 
     m.def(
         "measure_limits",

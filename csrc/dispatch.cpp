@@ -1,6 +1,8 @@
 // Which ISA variants were built, and which of them this CPU can run.
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
@@ -22,8 +24,14 @@ struct Cpuid {
     Cpuid(unsigned leaf, unsigned part) { __get_cpuid_count(leaf, part, &a, &b, &c, &d); }
 };
 
+// Linux lends the tile registers to a process that asks (the kernel's Documentation/arch/x86/xstate.rst).
+static bool may_use_tiles() {
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 struct Cpu {
-    bool avx2, avxvnni, avx512, avx512vnni;
+    bool avx2, avxvnni, avx512, avx512vnni, amx;
     Cpu() {
         __builtin_cpu_init();
         avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && Cpuid(1, 0).c >> 29 & 1;  // F16C
@@ -31,6 +39,8 @@ struct Cpu {
         avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
         avx512vnni = __builtin_cpu_supports("avx512vnni");
+        const unsigned d = Cpuid(7, 0).d;
+        amx = d >> 24 & 1 && d >> 25 & 1 && may_use_tiles();  // AMX-TILE, AMX-INT8
     }
 };
 #elif defined(__aarch64__)

@@ -116,27 +116,4 @@ static void rope_row(const float* x, const float* table, int n, int head_dim, in
     }
 }
 
-constexpr float kLeastActivation = 1e-30f;
-
-// Int8 with one scale for 32 numbers: d = max|x| / 127, q = round(x / d). n is a multiple of 32.
-// Numbers so small that 1 / d would overflow are zeros.
-static void quantize_row(const float* x, int n, ActBlock* out, size_t stride) {
-    for (int i = 0; i < n; i += kActGroup) {
-        ActBlock& block = out[static_cast<size_t>(i / kChunk) * stride];
-        const int at = i % kChunk, j = at / kActGroup;
-        const F16 a = fload(x + i), b = fload(x + i + 16);
-        const float most = fmost(fmax(fabs16(a), fabs16(b)));
-        const float d = most < kLeastActivation ? 0.0f : most / 127.0f, inverse = d == 0.0f ? 0.0f : 1.0f / d;
-        fstore_rounded_i8(block.q + at, a * fset(inverse));
-        fstore_rounded_i8(block.q + at + 16, b * fset(inverse));
-        const int32_t first = sum_i8(block.q + at), second = sum_i8(block.q + at + 16);
-        block.d[j] = d;
-        block.ds[j] = d * static_cast<float>(first + second);
-        block.ds_first[j] = d * static_cast<float>(first);
-        block.minus_sum32[j] = -(first + second);
-        block.minus_sum16[2 * j] = -first;
-        block.minus_sum16[2 * j + 1] = -second;
-    }
-}
-
 }  // namespace corral::CORRAL_ISA

@@ -11,6 +11,7 @@
 #include "isa/vec_neon.h"
 #endif
 
+#include "acts.h"
 #include "attention.h"
 #include "elementwise.h"
 #include "formats/floats.h"
@@ -44,12 +45,12 @@ namespace corral::CORRAL_ISA {
 
 template <class F>
 constexpr FormatKernels quantized() {
-    return {F::kType, F::kBlockWeights, F::kBlockBytes, true, F::chunk_bytes, F::pack, dequantize_row<F>, linear<F>};
+    return {F::kType,       F::kBlockWeights, F::kBlockBytes,    Whole<F> ? kChunk : kActGroup,
+            F::chunk_bytes, F::pack,          dequantize_row<F>, linear<F>};
 }
 template <class F>
 constexpr FormatKernels plain() {
-    return {F::kType,       F::kBlockWeights, F::kBlockBytes,    false,
-            F::chunk_bytes, F::pack,          dequantize_row<F>, linear_float<F>};
+    return {F::kType, F::kBlockWeights, F::kBlockBytes, 0, F::chunk_bytes, F::pack, dequantize_row<F>, linear_float<F>};
 }
 
 static const FormatKernels kFormats[] = {
@@ -68,14 +69,15 @@ constexpr size_t kScratch = sizeof(QuantScratch<kTileGroups>) > sizeof(Attention
 constexpr const char* kIsaName = CORRAL_TEXT(CORRAL_ISA);
 
 extern const KernelTable kTable = {
-    kIsaName,       kFormats,       sizeof kFormats / sizeof kFormats[0],
-    kScratch,       quantize_row,   rms_norm_row,
-    layer_norm_row, rope_row,       add_row,
-    scale_row,      silu_mul_row,   gelu_mul_row,
-    silu_row,       gelu_row,       softcap_row,
-    store_kv,       attend,         scan_logits,
-    mask_logits,    exp_sum_logits, moment_logits,
-    peak_dots,      read_stream,
+    kIsaName,       kFormats,         sizeof kFormats / sizeof kFormats[0],
+    kScratch,       sizeof(ActBlock), kActReadBytes,
+    quantize_row,   rms_norm_row,     layer_norm_row,
+    rope_row,       add_row,          scale_row,
+    silu_mul_row,   gelu_mul_row,     silu_row,
+    gelu_row,       softcap_row,      store_kv,
+    attend,         scan_logits,      mask_logits,
+    exp_sum_logits, moment_logits,    peak_dots,
+    read_stream,
 };
 
 }  // namespace corral::CORRAL_ISA

@@ -10,19 +10,10 @@ namespace corral {
 constexpr int kChunk = 256;       // weights of a row that are unpacked at a time
 constexpr int kGroup = 16;        // rows interleaved in the packed layout
 constexpr int kActGroup = 32;     // activations that share a scale
-constexpr int kTokenBlock = 96;   // tokens that share one unpacking of weights: their outputs stay in L1 with it
+constexpr int kActPadding = 16;   // blocks of activations
+constexpr int kTokenBlock = 128;  // tokens that share one unpacking of weights: their outputs stay in L1 with it
 constexpr int kBlockTokens = 32;  // B
 constexpr int kLogitBlock = 64;   // logits of which the sampler keeps the largest
-
-// 256 activations of one token. `d` scales the int8 of each 32; `ds` = d * sum(q) meets the minimum of affine formats,
-// `ds_first` is that of the first 16 only; the negated integer sums meet the offset of symmetric ones.
-struct alignas(64) ActBlock {
-    int8_t q[kChunk];
-    float d[8];
-    float ds[8], ds_first[8];
-    int32_t minus_sum32[8];
-    int32_t minus_sum16[16];
-};
 
 // A weight matrix [rows, cols] in the packed layout: groups of 16 rows, each a run of chunks of up to 256 columns.
 struct PackedMatrix {
@@ -33,7 +24,7 @@ struct PackedMatrix {
 
 struct LinearArgs {
     const PackedMatrix* weight;
-    const ActBlock* acts;  // [chunks][act_stride], for quantized formats
+    const void* acts;  // [chunks][act_stride] blocks of 256 activations, for quantized formats: see acts.h
     size_t act_stride;
     const float* x;  // [T, cols], for float formats
     int tokens;
@@ -46,8 +37,8 @@ struct FormatKernels {
     int type;           // ggml id
     int block_weights;  // of the file's layout
     int block_bytes;
-    bool quantized;                                                 // takes ActBlocks; otherwise floats
-    size_t (*chunk_bytes)(int k);                                   // packed bytes of a chunk of k columns of 16 rows
+    int act_group;                 // takes int8 activations, so many of which share a scale; 0: takes floats
+    size_t (*chunk_bytes)(int k);  // packed bytes of a chunk of k columns of 16 rows
     void (*pack)(const uint8_t* const* rows, int k, uint8_t* out);  // 16 row pointers; a null row is zeros
     void (*dequantize)(const uint8_t* row, int n, float* out);      // n columns of a row as it is in the file
     void (*linear)(const LinearArgs&, int first_group, int last_group);
@@ -101,7 +92,9 @@ struct KernelTable {
     const FormatKernels* formats;
     int format_count;
     size_t scratch_bytes;
-    void (*quantize)(const float* x, int n, ActBlock* out, size_t stride);  // chunks are `stride` blocks apart
+    size_t act_bytes;       // of a block of activations; kActPadding of them are read behind the last
+    size_t act_read_bytes;  // what a matmul reads of it
+    void (*quantize)(const float* x, int n, void* out, size_t stride);  // chunks are `stride` blocks apart
     void (*rms_norm)(const float* x, const float* weight, int n, int run, float eps, float* out);
     void (*layer_norm)(const float* x, const float* weight, const float* bias, int n, float eps, float* out);
     void (*rope)(const float* x, const float* table, int n, int head_dim, int rotated, bool interleaved, float* out);

@@ -3,15 +3,19 @@
 // Every output is a sum along k in one fixed order: exact integer dots of a sub-block, folded into a float accumulator sub-block by
 // sub-block, chunk by chunk. Neither the other rows, nor the other tokens, nor the tile they fall in change it.
 #pragma once
+#include "acts.h"
 #include "formats/layout.h"
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 #include "isa/tile_i8mm.h"
+#elif defined(CORRAL_WHOLE_CHUNKS)
+#include "isa/tile_amx.h"
 #endif
 
 namespace corral::CORRAL_ISA {
 
 constexpr int kFloatColumns = 64;
 constexpr int kChunksAhead = 2;
+constexpr int kFetchesAnUnpack = 2;
 
 // How many quads of a sub-block may be summed in 16 bits, where that is cheaper: bytes below 2^bits times at most 127, two and two.
 constexpr int run_of(int sub, int bits) {
@@ -66,9 +70,9 @@ CORRAL_INLINE void dots(const Panel<R>& panel, int quad, const ActBlock* x, I16 
     }
 }
 
-// acc[t][r] over one chunk: `subs` sub-blocks of the panel against the activations of T tokens; added to c [T][R * 16].
+// acc[t][r] over one chunk: `subs` sub-blocks of the panel against the activations of T tokens; added to the outputs.
 template <class Kind, int R, int T>
-CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, float* c, bool first, Ahead& ahead) {
+CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, Outputs<R> y, Ahead& ahead) {
     constexpr int kSub = Kind::kSub, kPerAct = kActGroup / kSub;
     F16 f[T][R];
 #pragma GCC unroll 16
@@ -105,54 +109,58 @@ CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, floa
 #pragma GCC unroll 16
     for (int t = 0; t < T; t++)
 #pragma GCC unroll 4
-        for (int r = 0; r < R; r++) {
-            float* out = c + (t * R + r) * 16;
-            fstore(out, first ? f[t][r] : fload(out) + f[t][r]);
-        }
+        for (int r = 0; r < R; r++) y.add(t, r, f[t][r]);
 }
 
 template <class Kind, int R, int T>
-static void tiles_of(const Panel<R>& panel, int subs, const ActBlock* x, int tokens, float* c, bool first,
-                     Ahead& ahead) {
-    for (int t = 0; t < tokens; t += T) tile<Kind, R, T>(panel, subs, x + t, c + t * R * 16, first, ahead);
+static void tiles_of(const Panel<R>& panel, int subs, const ActBlock* x, int tokens, Outputs<R> y, Ahead& ahead) {
+    for (int t = 0; t < tokens; t += T) tile<Kind, R, T>(panel, subs, x + t, y.from(t), ahead);
 }
 
 // As few tiles as tiles of T tokens are, all of about the same size: 8 tokens go as 4 and 4, not as 6 and 2.
 template <class Kind, int R, int T>
-static void even_tiles(const Panel<R>& panel, int subs, const ActBlock* x, int tokens, float* c, bool first,
-                       Ahead& ahead) {
+static void even_tiles(const Panel<R>& panel, int subs, const ActBlock* x, int tokens, Outputs<R> y, Ahead& ahead) {
     if constexpr (T == 1) {
-        tiles_of<Kind, R, 1>(panel, subs, x, tokens, c, first, ahead);
+        tiles_of<Kind, R, 1>(panel, subs, x, tokens, y, ahead);
     } else {
         const int tiles = (tokens + T - 1) / T, whole = tokens - tiles * (T - 1);
-        if (whole > 0) tiles_of<Kind, R, T>(panel, subs, x, whole * T, c, first, ahead);
+        if (whole > 0) tiles_of<Kind, R, T>(panel, subs, x, whole * T, y, ahead);
         const int done = whole > 0 ? whole * T : 0;
-        if (done < tokens)
-            even_tiles<Kind, R, T - 1>(panel, subs, x + done, tokens - done, c + done * R * 16, first, ahead);
+        if (done < tokens) even_tiles<Kind, R, T - 1>(panel, subs, x + done, tokens - done, y.from(done), ahead);
     }
 }
 
 // All tokens over the panel, which may be arranged anew for it.
 template <class Kind, int R>
-CORRAL_INLINE void all_tiles(Panel<R>& panel, int subs, const ActBlock* x, int tokens, float* c, bool first,
-                             Ahead& ahead) {
+CORRAL_INLINE void all_tiles(Panel<R>& panel, int subs, const ActBlock* x, int tokens, Outputs<R> y, Ahead& ahead) {
 #if defined(__ARM_FEATURE_MATMUL_INT8)
     if (tokens >= kFewestPairedTokens) {
-        ahead.spread(1);
-        ahead.fetch();
+        ahead.fetch_rest();
         pair_rows(panel, subs * Kind::kSub);
-        return pair_tiles<Kind, kTilePairs>(panel, subs, x, tokens, c, first);
+        return pair_tiles<Kind, kTilePairs>(panel, subs, x, tokens, y);
     }
 #endif
-    ahead.spread(subs * ((tokens + kTileTokens - 1) / kTileTokens));
-    even_tiles<Kind, R, kTileTokens>(panel, subs, x, tokens, c, first, ahead);
+    even_tiles<Kind, R, kTileTokens>(panel, subs, x, tokens, y, ahead);
 }
 
 template <int R>
 struct QuantScratch {
     Panel<R> panel;
     alignas(64) float c[kTokenBlock * R * 16];
+#if defined(CORRAL_WHOLE_CHUNKS)
+    WholeScratch<R> whole;
+#endif
 };
+
+#if defined(CORRAL_WHOLE_CHUNKS)
+// Formats whose sub-blocks have integer scales
+template <class Format>
+concept Whole =
+    requires(const uint8_t* p, Panel<1>& panel, WholeScales<1>& scales) { Format::unpack_whole(p, panel, scales, 0); };
+#else
+template <class Format>
+concept Whole = false;
+#endif
 
 // Copy a tile of outputs to its place, with the bias; the last group may have fewer than 16 rows.
 template <int R>
@@ -178,10 +186,15 @@ template <class Format, int R>
 static void linear_panel(const LinearArgs& args, int group) {
     auto& scratch = *static_cast<QuantScratch<R>*>(args.scratch);
     const PackedMatrix& w = *args.weight;
-    for (int t0 = 0; t0 < args.tokens; t0 += kTokenBlock) {
-        const int tokens = args.tokens - t0 < kTokenBlock ? args.tokens - t0 : kTokenBlock;
+    const int blocks = (args.tokens + kTokenBlock - 1) / kTokenBlock,
+              even = blocks ? (args.tokens + blocks - 1) / blocks : 0;
+    for (int t0 = 0; t0 < args.tokens; t0 += even) {
+        const int tokens = args.tokens - t0 < even ? args.tokens - t0 : even;
         const uint8_t *begin = w.data + static_cast<size_t>(group) * w.group_bytes, *p = begin;
         const int chunks = (w.cols + kChunk - 1) / kChunk;
+        const size_t stride = static_cast<size_t>(w.rows);
+        const bool direct = !args.bias && (group + R) * 16 <= w.rows;
+        float* to = args.out + static_cast<size_t>(t0) * stride + group * 16;
         for (int k0 = 0, chunk = 0; k0 < w.cols; k0 += kChunk, chunk++) {
             const int k = w.cols - k0 < kChunk ? w.cols - k0 : kChunk;
             // Behind the last chunk come the first of the next panel; whoever computes these, they are in a cache then. Weights that
@@ -190,17 +203,35 @@ static void linear_panel(const LinearArgs& args, int group) {
             const uint8_t* wanted = begin + static_cast<size_t>(beyond * R) * w.group_bytes +
                                     static_cast<size_t>(next % chunks) * Format::chunk_bytes(kChunk);
             Ahead ahead(wanted, Format::chunk_bytes(k), t0 == 0 ? R : 0, w.group_bytes);
-            for (int r = 0; r < R; r++) Format::unpack(p + static_cast<size_t>(r) * w.group_bytes, k, scratch.panel, r);
-            const ActBlock* x = args.acts + static_cast<size_t>(chunk) * args.act_stride + t0;
-            all_tiles<KindOf<Format>>(scratch.panel, k / Format::kSub, x, tokens, scratch.c, chunk == 0, ahead);
+            ahead.spread(kFetchesAnUnpack * R + k / Format::kSub * ((tokens + kTileTokens - 1) / kTileTokens));
+            // Whole groups go to their place with the last chunk; others need what write_out does.
+            const bool first = chunk == 0, last = chunk + 1 == chunks && direct;
+            const Outputs<R> y = {scratch.c, last ? to : scratch.c, last ? stride : static_cast<size_t>(R * 16), first};
+            const ActBlock* x =
+                static_cast<const ActBlock*>(args.acts) + static_cast<size_t>(chunk) * args.act_stride + t0;
+            for (int r = 0; r < R; r++) {
+                for (int i = 0; i < kFetchesAnUnpack; i++) ahead.fetch();
+                const uint8_t* packed = p + static_cast<size_t>(r) * w.group_bytes;
+                if constexpr (Whole<Format>)
+                    Format::unpack_whole(packed, scratch.panel, scratch.whole.scales, r);
+                else
+                    Format::unpack(packed, k, scratch.panel, r);
+            }
+            if constexpr (Whole<Format>)
+                all_whole<KindOf<Format>>(scratch.panel, scratch.whole, x, tokens, y, ahead);
+            else
+                all_tiles<KindOf<Format>>(scratch.panel, k / Format::kSub, x, tokens, y, ahead);
             p += Format::chunk_bytes(k);
         }
-        write_out<R>(args, group, t0, tokens, scratch.c);
+        if (!direct) write_out<R>(args, group, t0, tokens, scratch.c);
     }
 }
 
 template <class Format>
 static void linear(const LinearArgs& args, int first_group, int last_group) {
+#if defined(CORRAL_WHOLE_CHUNKS)
+    const Tiles tiles(Whole<Format> && args.tokens >= kFewestTiledTokens);
+#endif
     int g = first_group;
     if constexpr (kTileGroups > 1)
         for (; g + kTileGroups <= last_group; g += kTileGroups) linear_panel<Format, kTileGroups>(args, g);

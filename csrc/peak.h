@@ -4,6 +4,23 @@
 
 namespace corral::CORRAL_ISA {
 
+#if defined(CORRAL_WHOLE_CHUNKS)
+// `rounds` times four products of tiles in registers; returns the multiply-adds done.
+static int64_t peak_dots(int64_t rounds) {
+    const Tiles tiles(true);
+    alignas(64) uint8_t ones[kTileRows * 64];
+    memset(ones, 1, sizeof ones);
+    _tile_loadd(6, ones, 64);
+    _tile_loadd(7, ones, 64);
+    for (int64_t i = 0; i < rounds; i++) {
+        _tile_dpbsud(0, 6, 7);
+        _tile_dpbsud(1, 6, 7);
+        _tile_dpbsud(2, 6, 7);
+        _tile_dpbsud(3, 6, 7);
+    }
+    return rounds * 4 * kTileRows * 16 * 64;
+}
+#else
 // `rounds` times the dots of a tile over a sub-block of bytes of four bits, all in L1; returns the multiply-adds done.
 static int64_t peak_dots(int64_t rounds) {
     using Kind = TileKind<32, -1, false, false, run_of(32, 4)>;
@@ -28,6 +45,7 @@ static int64_t peak_dots(int64_t rounds) {
     (void)keep;
     return rounds * kQuads * kTileTokens * kTileGroups * 64;
 }
+#endif
 
 // Read n bytes, a multiple of 256, once, in order.
 static void read_stream(const uint8_t* p, size_t n) {

@@ -229,7 +229,8 @@ void Program::finish(int logits, int tokens, int logit_rows) {
         const int rows = b.rows == Rows::kTokens ? tokens : logit_rows;
         need(slot_bytes, b.slot, sizeof(float) * index(rows) * index(b.cols) + 64);
     }
-    for (const Acts& a : acts_) need(act_bytes, a.slot, sizeof(ActBlock) * act_stride(a.rows) * index(chunks(a.cols)));
+    for (const Acts& a : acts_)
+        need(act_bytes, a.slot, kernels_->act_bytes * (act_stride(a.rows) * index(chunks(a.cols)) + kActPadding));
     for (size_t bytes : slot_bytes) slots_.emplace_back(bytes);
     for (size_t bytes : act_bytes) act_slots_.emplace_back(bytes);
     pieces_.resize(stages_.size());
@@ -261,7 +262,9 @@ float* Program::row(int buffer, int i) const {
 
 size_t Program::act_stride(Rows rows) const { return index(rows == Rows::kTokens ? most_tokens_ : most_logits_); }
 
-ActBlock* Program::acts(int id) const { return act_slots_[index(acts_[index(id)].slot)].as<ActBlock>(); }
+uint8_t* Program::acts(int id, int row) const {
+    return act_slots_[index(acts_[index(id)].slot)].as<uint8_t>() + kernels_->act_bytes * index(row);
+}
 
 const float* Program::step(const Batch& batch) {
     plan(batch);
@@ -308,7 +311,7 @@ void Program::run_row(const RowOp& any, const Batch& batch, int r) {
     auto cols = [&](int buffer) { return buffers_[index(buffer)].cols; };
     if (const auto* op = std::get_if<QuantizeOp>(&any)) {
         const Acts& a = acts_[index(op->acts)];
-        kernels_->quantize(row(op->x, r), cols(op->x), acts(op->acts) + r, act_stride(a.rows));
+        kernels_->quantize(row(op->x, r), cols(op->x), acts(op->acts, r), act_stride(a.rows));
     } else if (const auto* op = std::get_if<NormOp>(&any)) {
         const std::vector<float>& weight = vectors_[index(op->weight)];
         const int run = static_cast<int>(weight.size());
@@ -364,7 +367,7 @@ int Program::groups(int matrix) const { return pieces(matrices_[index(matrix)].p
 
 // Tokens whose activations fit in L2, all columns of them: the `tokens` of a step in as few even parts as can be.
 int Program::tokens_at_once(const LinearStage& stage, int tokens) const {
-    const size_t per_token = sizeof(ActBlock) * index(chunks(buffers_[index(stage.x)].cols));
+    const size_t per_token = kernels_->act_read_bytes * index(chunks(buffers_[index(stage.x)].cols));
     const int fit = std::max(kTokenBlock, static_cast<int>(kTokensBytes / per_token));
     return pieces(tokens, std::max(1, pieces(tokens, fit)));  // no token, no piece
 }
@@ -385,7 +388,7 @@ void Program::run_linear(const LinearStage& stage, const Batch& batch, int piece
         if (first >= last) continue;
         const Matrix& m = matrices_[index(stage.weights[i])];
         const int bias = stage.biases[i];
-        m.format->linear({&m.packed, m.format->quantized ? acts(stage.acts) + first_token : nullptr,
+        m.format->linear({&m.packed, m.format->act_group ? acts(stage.acts, first_token) : nullptr,
                           act_stride(stage.rows), row(stage.x, first_token), tokens,
                           bias < 0 ? nullptr : vectors_[index(bias)].data(), row(stage.outs[i], first_token), scratch},
                          first, last);

@@ -203,7 +203,7 @@ class Program {
     int rows_of(Rows rows, const Batch& batch) const;
     float* row(int buffer, int index) const;
     size_t act_stride(Rows rows) const;
-    ActBlock* acts(int id) const;
+    uint8_t* acts(int id, int row) const;
 
     void plan(const Batch& batch);
     void run_row(const RowOp& op, const Batch& batch, int row);

@@ -31,17 +31,17 @@ PACKED_AT_ONCE = 16 << 20
 """Bytes of the file that are in memory while weights are packed."""
 
 
-def formats() -> dict[GGMLType, bool]:
-    """The tensor types there are kernels for, and whether they take quantized activations.
+def formats(isa: str = "auto") -> dict[GGMLType, int]:
+    """The tensor types there are kernels for, and how many int8 activations share a scale: 0 = they take floats.
 
     The tables of kernels and of the file format are compared first: a difference would misread every weight.
     """
     found = {}
-    for type, weights, size, quantized, packed in _native.formats():
+    for type, weights, size, group, packed in _native.formats(isa):
         kind = GGMLType(type)
         layout = kind.block_size, kind.block_bytes, kind.packed_bytes
         assert layout == (weights, size, packed), f"{kind.name}: layouts differ"
-        found[kind] = quantized
+        found[kind] = group
     return found
 
 
@@ -113,7 +113,7 @@ class NativeExecutor:
         assert _native.BLOCK_TOKENS == BLOCK_TOKENS
         self.program = fuse(program)
         self.file = file
-        self.formats = formats()
+        self.formats = formats(isa)
         self.cache_types = cache_types
         self.vocab_size = program.vocab_size
         self.native = _native.Program(isa, threads)
@@ -263,7 +263,7 @@ class NativeExecutor:
                         self._quant_slots.give_back(self.program.buffers[b].rows, self._act_slots[b])
 
     def _quantized(self, op: p.Linear) -> bool:
-        return any(self.formats[self.program.weights[w].type] for w in op.weights)
+        return any(self.formats[self.program.weights[w].type] > 0 for w in op.weights)
 
     def _emit_quantize(self, b: int) -> None:
         buffer = self.program.buffers[b]

@@ -8,6 +8,8 @@ in float64: what quality is measured against.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ Float = NDArray[Any]
 
 FLOAT_TYPES = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
 ACTIVATION_GROUP = 32
-"""Numbers of an activation row that share one int8 scale."""
+"""Numbers of an activation row that share one int8 scale, unless a variant of the kernels has more for a type."""
 LEAST_ACTIVATION = np.float32(1e-30)
 
 
@@ -44,12 +46,12 @@ def layer_norm(x: Float, weight: Float, bias: Float | None, eps: float) -> Float
     return normalised if bias is None else normalised + bias
 
 
-def round_activations(x: Float) -> Float:
+def round_activations(x: Float, group: int = ACTIVATION_GROUP) -> Float:
     """x [rows, cols] as int8 groups hold it: q * d, d = max|x| / 127 of the group, q rounded half to even.
 
     A group without a number of LEAST_ACTIVATION is zero: 1 / d must stay finite.
     """
-    groups = x.astype(np.float32).reshape(len(x), -1, ACTIVATION_GROUP)
+    groups = x.astype(np.float32).reshape(len(x), -1, group)
     largest = np.abs(groups).max(axis=-1, keepdims=True)
     scale = np.where(largest < LEAST_ACTIVATION, np.float32(0), largest / np.float32(127))
     inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
@@ -120,7 +122,10 @@ ACTIVATIONS = {"silu": silu, "gelu": gelu}
 
 
 class ReferenceExecutor:
-    """Runs a Program op by op. `dtype` is float32, or float64 for quality measurements."""
+    """Runs a Program op by op. `dtype` is float32, or float64 for quality measurements.
+
+    `activation_groups` are those of a variant of the kernels, to be its twin: see `native.formats`.
+    """
 
     name = "reference"
     isa = "numpy"
@@ -131,10 +136,12 @@ class ReferenceExecutor:
         file: GGUFFile,
         *,
         quantize_activations: bool = True,
+        activation_groups: Mapping[GGMLType, int] = MappingProxyType({}),
         dtype: type[np.floating[Any]] = np.float32,
         cache_types: CacheTypes = CacheTypes(),  # noqa: B008  (immutable)
     ) -> None:
         self.program, self.dtype, self.quantize = program, dtype, quantize_activations
+        self.activation_groups = activation_groups
         self.vocab_size = program.vocab_size
         self.weights: list[Float] = [
             dequantize(w.data(file), w.type, w.shape).astype(dtype) for w in program.weights
@@ -209,8 +216,10 @@ class ReferenceExecutor:
                 raise NotImplementedError(type(op).__name__)
 
     def _linear(self, x: Float, weight: int, bias: int | None) -> Float:
-        if self.quantize and self.program.weights[weight].type not in FLOAT_TYPES:
-            x = round_activations(x).astype(self.dtype)
+        kind = self.program.weights[weight].type
+        if self.quantize and kind not in FLOAT_TYPES:
+            group = self.activation_groups.get(kind, ACTIVATION_GROUP)
+            x = round_activations(x, group).astype(self.dtype)
         out = x @ self.weights[weight].T
         return out if bias is None else out + self.weights[bias]
 

@@ -50,6 +50,12 @@ struct IQ4_XS {
         unpack_nibbles(p, k / 4, panel, r, Lookup{utable(IQ4_NL::kTable.bytes)});
         unpack_signed_scales<8>(p + 2048, panel, r);
     }
+
+    template <int R>
+    CORRAL_INLINE void unpack_whole(const uint8_t* p, Panel<R>& panel, WholeScales<R>& scales, int r) {
+        unpack_nibbles(p, kChunk / 4, panel, r, Lookup{utable(IQ4_NL::kTable.bytes)});
+        whole_signed_scales<8>(p + 2048, scales, r);
+    }
 };
 
 }  // namespace corral::CORRAL_ISA

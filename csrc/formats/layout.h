@@ -21,6 +21,44 @@ struct Panel {
     float m[16][R][16];
 };
 
+// The outputs of some tokens and R groups of rows: their sums so far, and where the sums with one chunk more go.
+template <int R>
+struct Outputs {
+    const float* sums;  // [T][R * 16]
+    float* to;          // a token has `stride` numbers
+    size_t stride;
+    bool first;  // there are no sums yet
+
+    CORRAL_INLINE_MEMBER Outputs from(int token) const {
+        return {sums + token * R * 16, to + static_cast<size_t>(token) * stride, stride, first};
+    }
+    CORRAL_INLINE_MEMBER F16 before(int token, int r) const {
+        return first ? fzero() : fload(sums + (token * R + r) * 16);
+    }
+    CORRAL_INLINE_MEMBER void put(int token, int r, F16 y) const {
+        fstore(to + static_cast<size_t>(token) * stride + r * 16, y);
+    }
+    CORRAL_INLINE_MEMBER void add(int token, int r, F16 f) const {
+        put(token, r, first ? f : fload(sums + (token * R + r) * 16) + f);
+    }
+};
+
+// Scales of formats that have integers for sub-blocks, as isa/tile_amx.h takes them: w = d * s * q - dmin * m. Minima in pairs of int16.
+template <int R>
+struct WholeScales {
+    alignas(64) int32_t s[16][R][16];
+    alignas(64) int32_t m[8][R][16];
+    float d[R][16], dmin[R][16];
+};
+
+template <class Number>
+CORRAL_INLINE void widen_16(const Number* p, int32_t* out) {
+    for (int i = 0; i < 16; i++) out[i] = p[i];
+}
+CORRAL_INLINE void pair_16(const uint8_t* first, const uint8_t* second, int32_t* out) {
+    for (int i = 0; i < 16; i++) out[i] = first[i] | second[i] << 16;
+}
+
 CORRAL_INLINE uint32_t read_u32(const uint8_t* p) {
     uint32_t v;
     memcpy(&v, p, 4);
@@ -93,8 +131,12 @@ class Ahead {
     // Fetch all with so many calls of `fetch`.
     CORRAL_INLINE_MEMBER void spread(int calls) { dose_ = (lines_ * runs_ + calls - 1) / calls; }
 
-    CORRAL_INLINE_MEMBER void fetch() {
-        for (int i = 0; i < dose_ && runs_ > 0; i++) {
+    CORRAL_INLINE_MEMBER void fetch() { fetch(dose_); }
+    CORRAL_INLINE_MEMBER void fetch_rest() { fetch(lines_ * runs_); }
+
+   private:
+    CORRAL_INLINE_MEMBER void fetch(int lines) {
+        for (int i = 0; i < lines && runs_ > 0; i++) {
             __builtin_prefetch(next_, 0, 3);
             next_ += 64;
             if (--left_ > 0) continue;
@@ -104,7 +146,6 @@ class Ahead {
         }
     }
 
-   private:
     const uint8_t* next_;
     size_t run_stride_;
     int lines_, left_, runs_, dose_ = 0;
@@ -204,6 +245,12 @@ template <int Subs, int R>
 CORRAL_INLINE void unpack_signed_scales(const uint8_t* p, Panel<R>& panel, int r) {
     const F16 d = fload_half(reinterpret_cast<const uint16_t*>(p + 16 * Subs));
     for (int j = 0; j < Subs; j++) fstore(panel.s[j][r], d * fload_i8(reinterpret_cast<const int8_t*>(p + 16 * j)));
+}
+
+template <int Subs, int R>
+CORRAL_INLINE void whole_signed_scales(const uint8_t* p, WholeScales<R>& scales, int r) {
+    for (int j = 0; j < Subs; j++) widen_16(reinterpret_cast<const int8_t*>(p + 16 * j), scales.s[j][r]);
+    fstore(scales.d[r], fload_half(reinterpret_cast<const uint16_t*>(p + 16 * Subs)));
 }
 
 // 16 float16 of each of `subs` sub-blocks, times `sign`

@@ -58,6 +58,18 @@ struct Q2_K {
             fstore(panel.m[j + 1][r], second);
         }
     }
+
+    template <int R>
+    CORRAL_INLINE void unpack_whole(const uint8_t* p, Panel<R>& panel, WholeScales<R>& scales, int r) {
+        unpack_pairs(p, kChunk / 4, panel, r);
+        const uint8_t *nibbles = p + 1024, *halves = nibbles + 256;
+        alignas(64) uint8_t low[256], high[256];
+        unpack_nibbles_apart(nibbles, 4, low, high);
+        for (int j = 0; j < 16; j++) widen_16(low + 16 * j, scales.s[j][r]);
+        for (int i = 0; i < 8; i++) pair_16(high + 32 * i, high + 32 * i + 16, scales.m[i][r]);
+        fstore(scales.d[r], fload_half(reinterpret_cast<const uint16_t*>(halves)));
+        fstore(scales.dmin[r], fload_half(reinterpret_cast<const uint16_t*>(halves + 32)));
+    }
 };
 
 }  // namespace corral::CORRAL_ISA

@@ -54,6 +54,12 @@ struct Q3_K {
         unpack_pairs_bit(p, p + 1024, k / 4, panel, r);
         unpack_signed_scales<16>(p + 1536, panel, r);
     }
+
+    template <int R>
+    CORRAL_INLINE void unpack_whole(const uint8_t* p, Panel<R>& panel, WholeScales<R>& scales, int r) {
+        unpack_pairs_bit(p, p + 1024, kChunk / 4, panel, r);
+        whole_signed_scales<16>(p + 1536, scales, r);
+    }
 };
 
 }  // namespace corral::CORRAL_ISA

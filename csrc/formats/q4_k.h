@@ -36,6 +36,15 @@ CORRAL_INLINE void unpack_scales_and_minima(const uint8_t* p, Panel<R>& panel, i
     }
 }
 
+template <int R>
+CORRAL_INLINE void whole_scales_and_minima(const uint8_t* p, WholeScales<R>& scales, int r) {
+    const uint8_t *minima = p + 128, *halves = minima + 128;
+    for (int j = 0; j < 8; j++) widen_16(p + 16 * j, scales.s[j][r]);
+    for (int i = 0; i < 4; i++) pair_16(minima + 32 * i, minima + 32 * i + 16, scales.m[i][r]);
+    fstore(scales.d[r], fload_half(reinterpret_cast<const uint16_t*>(halves)));
+    fstore(scales.dmin[r], fload_half(reinterpret_cast<const uint16_t*>(halves + 32)));
+}
+
 // A block's 8 scales and minima over the 256 numbers q
 CORRAL_INLINE void dequantize_affine(const uint8_t* block, const uint8_t* q, float* out) {
     const float d = half_to_float(read_u16(block)), dmin = half_to_float(read_u16(block + 2));
@@ -83,6 +92,12 @@ struct Q4_K {
     CORRAL_INLINE void unpack(const uint8_t* p, int k, Panel<R>& panel, int r) {
         unpack_nibbles(p, k / 4, panel, r);
         unpack_scales_and_minima(p + 2048, panel, r);
+    }
+
+    template <int R>
+    CORRAL_INLINE void unpack_whole(const uint8_t* p, Panel<R>& panel, WholeScales<R>& scales, int r) {
+        unpack_nibbles(p, kChunk / 4, panel, r);
+        whole_scales_and_minima(p + 2048, scales, r);
     }
 };
 

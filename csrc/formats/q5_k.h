@@ -42,6 +42,12 @@ struct Q5_K {
         unpack_nibbles_fifth(p, p + 2048, k / 4, panel, r);
         unpack_scales_and_minima(p + 2560, panel, r);
     }
+
+    template <int R>
+    CORRAL_INLINE void unpack_whole(const uint8_t* p, Panel<R>& panel, WholeScales<R>& scales, int r) {
+        unpack_nibbles_fifth(p, p + 2048, kChunk / 4, panel, r);
+        whole_scales_and_minima(p + 2560, scales, r);
+    }
 };
 
 }  // namespace corral::CORRAL_ISA

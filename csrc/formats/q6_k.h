@@ -54,6 +54,12 @@ struct Q6_K {
         unpack_nibbles_pairs(p, p + 2048, k / 4, panel, r);
         unpack_signed_scales<16>(p + 3072, panel, r);
     }
+
+    template <int R>
+    CORRAL_INLINE void unpack_whole(const uint8_t* p, Panel<R>& panel, WholeScales<R>& scales, int r) {
+        unpack_nibbles_pairs(p, p + 2048, kChunk / 4, panel, r);
+        whole_signed_scales<16>(p + 3072, scales, r);
+    }
 };
 
 }  // namespace corral::CORRAL_ISA

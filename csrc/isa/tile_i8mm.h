@@ -30,8 +30,8 @@ static void pair_rows(Panel<1>& panel, int columns) {
 
 // Rows [first_row, first_row + 8) for up to 2 P tokens. An odd last token is its own partner.
 template <class Kind, int P>
-CORRAL_INLINE void pair_tile(const Panel<1>& panel, int first_row, int subs, const ActBlock* x, int tokens, float* c,
-                             bool first) {
+CORRAL_INLINE void pair_tile(const Panel<1>& panel, int first_row, int subs, const ActBlock* x, int tokens,
+                             Outputs<1> y) {
     constexpr int kSub = Kind::kSub, kPerAct = kActGroup / kSub;
     const ActBlock* act[2 * P];
 #pragma GCC unroll 8
@@ -90,20 +90,20 @@ CORRAL_INLINE void pair_tile(const Panel<1>& panel, int first_row, int subs, con
 #pragma GCC unroll 2
         for (int half = 0; half < 2; half++) {
             if (t >= tokens) continue;
-            float* out = c + t * 16 + first_row + 4 * half;
-            vst1q_f32(out, first ? f[t][half] : vaddq_f32(vld1q_f32(out), f[t][half]));
+            const int row = first_row + 4 * half;
+            const float32x4_t sum = y.first ? f[t][half] : vaddq_f32(vld1q_f32(y.sums + t * 16 + row), f[t][half]);
+            vst1q_f32(y.to + static_cast<size_t>(t) * y.stride + row, sum);
         }
 }
 
 // All tokens over a panel that pair_rows has arranged.
 template <class Kind, int P>
-static void pair_tiles(const Panel<1>& panel, int subs, const ActBlock* x, int tokens, float* c, bool first) {
+static void pair_tiles(const Panel<1>& panel, int subs, const ActBlock* x, int tokens, Outputs<1> y) {
     int t = 0;
     for (; t + 2 * P - 1 <= tokens; t += 2 * P)
-        for (int row = 0; row < 16; row += 8)
-            pair_tile<Kind, P>(panel, row, subs, x + t, tokens - t, c + t * 16, first);
+        for (int row = 0; row < 16; row += 8) pair_tile<Kind, P>(panel, row, subs, x + t, tokens - t, y.from(t));
     if constexpr (P > 1)
-        if (t < tokens) pair_tiles<Kind, P - 1>(panel, subs, x + t, tokens - t, c + t * 16, first);
+        if (t < tokens) pair_tiles<Kind, P - 1>(panel, subs, x + t, tokens - t, y.from(t));
 }
 
 }  // namespace corral::CORRAL_ISA

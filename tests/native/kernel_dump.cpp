@@ -143,9 +143,9 @@ static Bytes rope(const KernelTable& k, const Case& c) {
 
 // [chunks][tokens], as the matmul takes them
 static Array quantized(const KernelTable& k, const float* x, int tokens, int cols) {
-    const Array blocks(sizeof(ActBlock) * index(tokens) * index((cols + kChunk - 1) / kChunk));
+    const Array blocks(k.act_bytes * (index(tokens) * index((cols + kChunk - 1) / kChunk) + kActPadding));
     for (int t = 0; t < tokens; t++)
-        k.quantize(x + index(t) * index(cols), cols, blocks.as<ActBlock>() + t, index(tokens));
+        k.quantize(x + index(t) * index(cols), cols, blocks.as<uint8_t>() + k.act_bytes * index(t), index(tokens));
     return blocks;
 }
 static Bytes quantize(const KernelTable& k, const Case& c) {
@@ -192,11 +192,11 @@ static Bytes linear(const KernelTable& k, const Case& c) {
             out += f.chunk_bytes(std::min(kChunk, cols - i));
         }
     const PackedMatrix weight = {rows, cols, group_bytes, packed.as<uint8_t>()};
-    const Array acts = f.quantized ? quantized(k, c.numbers(1), tokens, cols) : Array(1), scratch(k.scratch_bytes);
+    const Array acts = f.act_group ? quantized(k, c.numbers(1), tokens, cols) : Array(1), scratch(k.scratch_bytes);
     std::vector<float> y(index(tokens) * index(rows));
     LinearArgs args = {};
     args.weight = &weight;
-    args.acts = acts.as<ActBlock>();
+    args.acts = acts.as<uint8_t>();
     args.act_stride = index(tokens);
     args.x = c.numbers(1);
     args.tokens = tokens;

@@ -18,7 +18,7 @@ from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType
 from corral.gguf.writer import GGUFWriter
 from corral.program.kv_cache import CacheTypes
-from corral.program.native import NativeExecutor
+from corral.program.native import NativeExecutor, formats
 from corral.program.program import Program, Weight
 from corral.program.reference import ReferenceExecutor
 from corral.program.trace import Tensor, Trace, embed, take_rows
@@ -109,10 +109,16 @@ class Model:
         )
 
     def reference(
-        self, dtype: type[np.floating[Any]] = np.float64, cache: CacheTypes = F16_CACHE
+        self,
+        dtype: type[np.floating[Any]] = np.float64,
+        cache: CacheTypes = F16_CACHE,
+        isa: str = "auto",
     ) -> ReferenceExecutor:
-        """float64 by default: the errors left are those of the native executor."""
-        return ReferenceExecutor(self.program, self.file, dtype=dtype, cache_types=cache)
+        """float64 by default: the errors left are those of the native executor. The twin of a variant."""
+        groups = formats(isa)
+        return ReferenceExecutor(
+            self.program, self.file, activation_groups=groups, dtype=dtype, cache_types=cache
+        )
 
 
 def assert_within(found: Array, wanted: Array, bound: Array | float) -> None:

@@ -94,6 +94,8 @@ def _tool(name: str, words: Sequence[str]) -> int:
     module = import_module("corral.tools." + name.replace(" ", "_"))
     parser = argparse.ArgumentParser(prog=f"corral {name}", description=module.__doc__)
     module.add_arguments(parser)
+    if name == "bench" and (isa := os.environ.get("CORRAL_ISA", "").strip()):  # as it is for the server
+        parser.set_defaults(isa=isa)
     code: int = module.run(parser.parse_args(words))
     return code
 

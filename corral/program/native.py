@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corral import _native
-from corral.errors import ModelFileError
+from corral.errors import ModelFileError, OptionError
 from corral.gguf.quants import dequantize
 from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType
@@ -48,6 +48,12 @@ def formats(isa: str = "auto") -> dict[GGMLType, int]:
 def isas() -> list[str]:
     """Names of the ISA variants this CPU can run, best first."""
     return list(_native.isas())
+
+
+def check_isa(isa: str) -> None:
+    """Raises OptionError if this CPU can't run a variant, or there is none of that name."""
+    if isa not in ("auto", *isas()):
+        raise OptionError(f"--isa is {isa}, expected one that this CPU can run: auto, {', '.join(isas())}")
 
 
 def packed_pattern(kind: GGMLType, isa: str) -> bytes:
@@ -108,8 +114,9 @@ class NativeExecutor:
     ) -> None:
         """max_tokens, max_logits: the most T and S of a step.
 
-        Raises ModelFileError for a tensor type without a kernel.
+        Raises ModelFileError for a tensor type without a kernel, OptionError for an ISA that can't run here.
         """
+        check_isa(isa)
         assert _native.BLOCK_TOKENS == BLOCK_TOKENS
         self.program = fuse(program)
         self.file = file

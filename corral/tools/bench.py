@@ -20,6 +20,7 @@ from typing import Any
 
 from corral.errors import OptionError
 from corral.gguf.reader import GGUFFile
+from corral.tools.bench_peer import Setting, check, fastest
 from corral.tools.chart import Group, bars
 
 LIMIT_BYTES = 1 << 29
@@ -59,6 +60,8 @@ class Worker:
     about: dict[str, Any] = field(default_factory=dict)
     peak_bytes: int = 0
     seconds: dict[Case, list[float]] = field(default_factory=dict)
+    settings: dict[Case, Setting] = field(default_factory=dict)
+    """What the peer runs a case with."""
 
     @classmethod
     def start(cls, name: str, python: str, args: Sequence[str]) -> Worker:
@@ -73,20 +76,31 @@ class Worker:
         worker.about = worker._answer()
         return worker
 
-    def time(self, case: Case) -> float:
+    def time(self, case: Case, setting: Setting | None = None) -> float:
         assert self.process.stdin
-        print(json.dumps(vars(case)), file=self.process.stdin, flush=True)
+        setting = setting or self.settings.get(case)
+        job = {**vars(case), "setting": vars(setting) if setting else None}
+        print(json.dumps(job), file=self.process.stdin, flush=True)
         answer = self._answer()
         self.peak_bytes = answer["peak_bytes"]
         return float(answer["seconds"])
 
+    def choose(self, case: Case) -> None:
+        """Find the peer's settings for a case: each is run twice."""
+
+        def seconds(setting: Setting) -> float:
+            return min(self.time(case, setting) for _ in range(2))
+
+        self.settings[case] = fastest(case.op, case.tokens, case.streams, seconds)
+
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout
         line = self.process.stdout.readline()
-        if not line:
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:  # nothing, or what is no answer: a library may print the place where it failed
             code = self.close()
-            raise OptionError(f"the {self.name} side ended with code {code}, see its message above")
-        answer: dict[str, Any] = json.loads(line)
+            raise OptionError(f"the {self.name} side ended with code {code}, see its message above") from None
         return answer
 
     def close(self) -> int:
@@ -110,15 +124,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-d", "--n-depth", type=_counts, default=(0,), metavar="N,..", help="tokens in the cache before [0]"
     )
     parser.add_argument(
-        "--parallel", type=_counts, default=(1,), metavar="N,..", help="streams that generate [1]"
+        "--parallel", type=_streams, default=(1,), metavar="N,..", help="streams that generate [1]"
     )
     parser.add_argument(
         "-t", "--threads", type=whole, default=None, metavar="N", help="threads [what this container may use]"
     )
     parser.add_argument("-r", "--repetitions", type=whole, default=5, metavar="N", help="of each test [5]")
-    parser.add_argument("--isa", default="auto", metavar="NAME", help="force an ISA variant of corral [auto]")
     parser.add_argument(
-        "--compare", choices=["llama.cpp"], help="run this too, in turns (needs llama-cpp-python)"
+        "--isa", default="auto", metavar="NAME", help="force an ISA variant of corral [CORRAL_ISA, else auto]"
+    )
+    parser.add_argument(
+        "--compare",
+        choices=["llama.cpp"],
+        help="run this too, in turns, with its fastest settings (needs llama-cpp-python)",
     )
     parser.add_argument(
         "--peer-python",
@@ -133,6 +151,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from corral.system import cpu
 
+    _check(args)
     threads = args.threads or cpu.decide(None, cpu.limits(), force=False).threads
     reports = [bench(path, threads, args) for path in args.model]
     if args.chart:
@@ -143,6 +162,21 @@ def run(args: argparse.Namespace) -> int:
         for report in reports:
             _print(report, threads)
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What can't work is said in one line, before anything is timed."""
+    from corral.program.native import check_isa
+
+    if not any(cases(args)):
+        raise OptionError("-p and -n are 0, expected a number of tokens for one of them")
+    for path in args.model:
+        GGUFFile.open(path).close()
+    check_isa(args.isa)
+    if args.compare:
+        check(args.peer_python)
+    if args.chart and not Path(args.chart).absolute().parent.is_dir():
+        raise OptionError(f"--chart is {args.chart}, expected a file in a folder that exists")
 
 
 def cases(args: argparse.Namespace) -> Iterator[Case]:
@@ -158,7 +192,6 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
 
 def bench(path: str, threads: int, args: argparse.Namespace) -> dict[str, Any]:
     """Time every case on every side, in turns. Returns a report as --json prints it."""
-    GGUFFile.open(path).close()  # a file that can't be used is told here, in one line
     todo = list(cases(args))
     streams = max((c.streams for c in todo), default=1)
     context = max((c.depth + c.tokens for c in todo), default=1)
@@ -170,6 +203,8 @@ def bench(path: str, threads: int, args: argparse.Namespace) -> dict[str, Any]:
         if args.compare:
             workers.append(Worker.start(args.compare, args.peer_python, common))
         for case in todo:
+            for worker in workers[1:]:
+                worker.choose(case)
             for turn in range(args.repetitions + 1):
                 for worker in workers:
                     seconds = worker.time(case)
@@ -202,7 +237,7 @@ def _result(case: Case, workers: Sequence[Worker], limits: tuple[float, float]) 
         limit = dots / about["weights"]
     else:  # each step reads the weights once and multiplies them with every stream's token
         limit = case.streams / max(about["weight_bytes"] / read, case.streams * about["weights"] / dots)
-    sides = {}
+    sides: dict[str, dict[str, Any]] = {}
     for worker in workers:
         rates = [case.total / seconds for seconds in worker.seconds[case]]
         low, middle, high = quartiles(rates)
@@ -212,6 +247,8 @@ def _result(case: Case, workers: Sequence[Worker], limits: tuple[float, float]) 
             "high": high,
             "of_limit": middle / limit,
         }
+        if case in worker.settings:
+            sides[worker.name]["setting"] = worker.settings[case].name
     result = {"test": case.name, **vars(case), "limit": limit, "sides": sides}
     if len(workers) == 2:
         ours, theirs = (worker.seconds[case] for worker in workers)
@@ -287,6 +324,10 @@ def _print(report: dict[str, Any], threads: int) -> None:
             row.append(f"{test['ratio']:.2f}x")
         table.add_row(*row)
     console.print(table)
+    if len(names) == 2:
+        console.print(f"{names[1]} ran with the fastest of the settings that were tried:")
+        for test in report["tests"]:
+            console.print(f"  {test['test']}: {test['sides'][names[1]]['setting']}")
 
 
 def whole(text: str) -> int:
@@ -305,4 +346,11 @@ def _counts(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(
             f"expected numbers with commas between, such as 128,512, got {text!r}"
         )
+    return values
+
+
+def _streams(text: str) -> tuple[int, ...]:
+    values = _counts(text)
+    if 0 in values:
+        raise argparse.ArgumentTypeError(f"expected numbers of 1 or more, got {text!r}")
     return values

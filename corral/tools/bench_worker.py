@@ -2,7 +2,8 @@
 
 A line of JSON in, a line out: `{"op": "prefill", "tokens": 512, "depth": 0}` or
 `{"op": "decode", "tokens": 128, "streams": 8, "depth": 0}` gives `{"seconds": ...}`. Both fill the cache to
-`depth` first, untimed. The first line out describes the side.
+`depth` first, untimed. The first line out describes the side. `"setting"` is of the side's own: for llama.cpp
+a Setting of bench_peer.py.
 
     bench_worker.py corral|llama.cpp MODEL THREADS ISA STREAMS CONTEXT
 
@@ -13,7 +14,6 @@ is chosen.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -28,6 +28,9 @@ class Side(ABC):
 
     name: str
     vocab_size: int
+
+    def use(self, setting: dict[str, Any]) -> None:  # noqa: B027  (a side without settings)
+        """Go on with these settings and an empty cache."""
 
     @abstractmethod
     def step(self, tokens: list[int], streams: int, position: int) -> None:
@@ -113,7 +116,7 @@ class Corral(Side):
 
 
 class LlamaCpp(Side):
-    """llama.cpp by llama-cpp-python's low-level interface: a unified cache, its default batch sizes."""
+    """llama.cpp by llama-cpp-python's low-level interface, with the settings that `use` is given."""
 
     name = "llama.cpp"
 
@@ -127,25 +130,41 @@ class LlamaCpp(Side):
         self.model = llama_cpp.llama_model_load_from_file(
             path.encode(), llama_cpp.llama_model_default_params()
         )
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = context * streams
-        params.n_batch, params.n_ubatch = max(2048, streams), CHUNK
-        params.n_seq_max = streams
-        params.kv_unified = True
-        params.n_threads = params.n_threads_batch = threads
-        self.context = llama_cpp.llama_init_from_model(self.model, params)
-        self.memory = llama_cpp.llama_get_memory(self.context)
+        assert self.model, f"llama.cpp can't load {path}"
         self.vocab_size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
+        self.threads, self.streams, self.tokens = threads, streams, context
+        self.context: Any = None
+
+    def use(self, setting: dict[str, Any]) -> None:
+        api = self.api
+        if self.context:
+            api.llama_free(self.context)
+        params = api.llama_context_default_params()
+        params.n_ctx = self.tokens * self.streams
+        params.n_batch, params.n_ubatch = max(2048, self.streams), setting["ubatch"]
+        params.n_seq_max = self.streams
+        params.kv_unified = setting["unified"]
+        flash = "ENABLED" if setting["flash"] else "DISABLED"
+        params.flash_attn_type = getattr(api, f"LLAMA_FLASH_ATTN_TYPE_{flash}")
+        params.n_threads = params.n_threads_batch = self.threads
+        self.context = api.llama_init_from_model(self.model, params)
+        assert self.context, f"llama.cpp can't make a context of {params.n_ctx} tokens"
+        self.memory = api.llama_get_memory(self.context)
 
     def describe(self) -> dict[str, Any]:
-        words = self.api.llama_print_system_info().decode().split("|")
+        words = self.api.llama_print_system_info().decode().replace("CPU :", "").split("|")
         on = [word.split("=")[0].strip() for word in words if word.strip().endswith("= 1")]
         return {"isa": " ".join(on), "vocab_size": self.vocab_size}
 
     def share(self, streams: int, depth: int) -> None:
+        api = self.api
+        api.llama_memory_seq_rm(self.memory, 0, depth, -1)
         for s in range(1, streams):
-            self.api.llama_memory_seq_rm(self.memory, s, -1, -1)
-            self.api.llama_memory_seq_cp(self.memory, 0, s, 0, depth)
+            api.llama_memory_seq_rm(self.memory, s, -1, -1)
+            if depth:  # a cache for each stream can only be copied whole
+                api.llama_memory_seq_cp(self.memory, 0, s, -1, -1)
+        if depth and streams > 1:  # copied by the next step
+            self.decode(1, streams, depth)
 
     def step(self, tokens: list[int], streams: int, position: int) -> None:
         n = len(tokens) // streams
@@ -170,10 +189,14 @@ def main(name: str, path: str, threads: str, isa: str, streams: str, context: st
     start = time.perf_counter()
     side = SIDES[name](path, int(threads), isa, int(streams), int(context))
     print(json.dumps({**side.describe(), "load_seconds": time.perf_counter() - start}), flush=True)
-    filled = 0
+    filled, setting = 0, None
     for line in sys.stdin:
         job = json.loads(line)
         depth = job["depth"]
+        if job["setting"] != setting:
+            setting = job["setting"]
+            side.use(setting)
+            filled = 0
         if depth and filled != depth:  # a deep cache is filled once: what follows writes behind it
             side.prefill(depth, 0)
             filled = depth
@@ -187,8 +210,13 @@ def main(name: str, path: str, threads: str, isa: str, streams: str, context: st
         seconds = time.perf_counter() - start
         if not depth:
             filled = 0
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": seconds, "peak_bytes": peak}), flush=True)
+        print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}), flush=True)
+
+
+def peak_bytes() -> int:
+    """The most memory this process had. Not getrusage's: that begins with what the parent has."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM:"))
 
 
 if __name__ == "__main__":

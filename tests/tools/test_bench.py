@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from corral import cli
 from corral.errors import OptionError
 from corral.tools import bench
 from corral.tools.bench import Case, Worker
+from corral.tools.bench_peer import Setting, fastest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "engine"))  # for toy_model
 
@@ -82,6 +84,80 @@ def test_a_side_that_dies_is_named() -> None:
         Worker.start("corral", sys.executable, ["missing.gguf", "1", "auto", "1", "8"])
 
 
+def test_a_side_that_prints_no_answer_is_named() -> None:
+    words = [sys.executable, "-c", "print('assertion failed'); raise SystemExit(3)"]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with pytest.raises(OptionError, match="the peer side ended with code 3"):
+        Worker("peer", process)._answer()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--isa", "sse9"], "--isa is sse9, expected one that this CPU can run: auto"),
+        (["-p", "0", "-n", "0"], "-p and -n are 0"),
+        (["--chart", "missing/chart.svg"], "--chart is missing/chart.svg, expected a file in a folder"),
+        (["-m", "missing.gguf"], "missing.gguf: file is missing"),
+        (["--compare", "llama.cpp", "--peer-python", "/none"], "--peer-python is /none, expected an interp"),
+        (["--compare", "llama.cpp", "--peer-python", "false"], "false can't import llama_cpp"),
+    ],
+)
+@pytest.mark.native
+def test_what_cant_work_is_told_before_anything_is_timed(
+    words: list[str],
+    message: str,
+    toy_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(bench, "bench")
+    assert cli.main(["bench", "-m", str(toy_file), *words]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_no_stream_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        arguments("--parallel", "1,0")
+    assert "expected numbers of 1 or more, got '1,0'" in capsys.readouterr().err
+
+
+def test_the_variable_of_the_server_forces_a_variant_here_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(bench, "run", lambda args: seen.append(args.isa) or 0)
+    monkeypatch.setenv("CORRAL_ISA", "scalar")
+    cli.main(["bench", "-m", "x"])
+    cli.main(["bench", "-m", "x", "--isa", "avx2"])
+    monkeypatch.delenv("CORRAL_ISA")
+    cli.main(["bench", "-m", "x"])
+    assert seen == ["scalar", "avx2", "auto"]
+
+
+@pytest.mark.parametrize(
+    ("op", "tokens", "streams", "wanted", "tried"),
+    [
+        ("decode", 64, 1, Setting(flash=False), 2),
+        ("decode", 64, 8, Setting(flash=False, unified=False), 3),
+        ("prefill", 512, 8, Setting(flash=False, ubatch=128), 3),
+        ("prefill", 128, 1, Setting(flash=False), 2),  # no more than the smaller ubatch
+        ("decode", 64, 8, Setting(), 3),
+    ],
+)
+def test_the_peer_gets_its_fastest_settings(
+    op: str, tokens: int, streams: int, wanted: Setting, tried: int
+) -> None:
+    times: dict[Setting, float] = {}
+
+    def seconds(setting: Setting) -> float:
+        assert setting not in times
+        times[setting] = 1.0 + sum(vars(setting)[name] != value for name, value in vars(wanted).items())
+        return times[setting]
+
+    assert fastest(op, tokens, streams, seconds) == wanted
+    assert len(times) == tried
+
+
 def test_a_missing_model_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "-m", "missing.gguf"]) == 1
     assert capsys.readouterr().err.startswith("error: missing.gguf: file is missing")
@@ -98,6 +174,8 @@ def test_a_toy_model(capsys: pytest.CaptureFixture[str], toy_file: Path) -> None
     assert [test["test"] for test in tests] == ["pp40", "tg3", "tg3 x2", "pp40 @64", "tg3 @64", "tg3 x2 @64"]
     assert all(test["sides"]["corral"]["tokens_per_second"] > 0 for test in tests)
     assert report["models"][0]["limits"]["memory_bytes"] > 1e8
+    peak = report["models"][0]["sides"]["corral"]["peak_bytes"]
+    assert 10 << 20 < peak < 200 << 20  # of its process alone: this one has read 512 MiB for the limits
     assert cli.main(words) == 0
     shown = capsys.readouterr().out
     assert "tg3 x2" in shown

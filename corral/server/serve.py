@@ -138,7 +138,7 @@ async def _serve(
                 raise InternalError("the HTTP server ended by itself")
     finally:
         state.draining = True
-        http.should_exit = True
+        http.end()
         living.cancel()
         stopping.cancel()
         await asyncio.wait({serving}, timeout=server_config.drain_timeout)
@@ -165,6 +165,7 @@ class _Http(uvicorn.Server):
 
     def __init__(self, state: ServerState) -> None:
         self.drain_timeout = state.config.drain_timeout
+        self._ending = asyncio.Event()
         super().__init__(
             uvicorn.Config(
                 build_app(state),
@@ -180,6 +181,17 @@ class _Http(uvicorn.Server):
                 timeout_graceful_shutdown=math.ceil(state.config.drain_timeout + ENGINE_SECONDS),
             )
         )
+
+    def end(self) -> None:
+        """Take no more connections, finish the requests."""
+        self.should_exit = True
+        self._ending.set()
+
+    async def main_loop(self) -> None:
+        """Once a second, for the date in the headers, and not ten times: a server without work sleeps."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), 1)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -121,6 +121,20 @@ def test_start_announce_serve_and_end(start: Callable[..., Process]) -> None:
     assert "Traceback" not in "".join(process.lines)
 
 
+def test_an_idle_server_sleeps(start: Callable[..., Process]) -> None:
+    process = start("127.0.0.1", str(free_port()), "Hi")
+    assert httpx.post(process.url() + "/v1/chat/completions", json=BODY).status_code == 200
+
+    def wakes() -> int:
+        tasks = Path(f"/proc/{process.popen.pid}/task").glob("*/status")
+        return sum(int(n) for task in tasks for n in re.findall(r"_ctxt_switches:\s+(\d+)", task.read_text()))
+
+    time.sleep(1)  # for the connection that was closed
+    before = wakes()
+    time.sleep(3)
+    assert wakes() - before <= 9  # a date each second
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_running_stream_is_finished_before_the_end(start: Callable[..., Process], number: int) -> None:
     process = start("127.0.0.1", "0", "loads", "a", "b", "c", "d")

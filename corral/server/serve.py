@@ -48,6 +48,8 @@ log = logging.getLogger("corral.server")
 
 ENGINE_SECONDS = 1.5
 """For the engine process to end."""
+PROGRESS_SECONDS = 10
+"""Between two lines of a long load, in a log."""
 KEEP_ALIVE_SECONDS = 75
 """Idle time of a connection: longer than the pools of common clients and proxies keep one."""
 
@@ -274,9 +276,19 @@ def _has_bars(config: ServerConfig) -> bool:
 
 @contextlib.contextmanager
 def _progress(state: ServerState) -> Iterator[None]:
-    """A bar on a terminal while the weights load."""
+    """While the weights load: a bar on a terminal, else a line now and then."""
+
+    async def say() -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            log.info("loading the model: %d %%", 100 * state.engine.status.progress)
+
     if not _has_bars(state.config):
-        yield
+        saying = asyncio.create_task(say())
+        try:
+            yield
+        finally:
+            saying.cancel()
         return
     from rich import progress
     from rich.console import Console

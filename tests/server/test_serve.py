@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import signal
@@ -17,10 +18,12 @@ from typing import Any
 
 import httpx
 import pytest
+from fake_engine import FakeEngine, fake_state
 
 from corral import __version__
+from corral.engine.messages import Status
 from corral.errors import OptionError
-from corral.server import sockets
+from corral.server import serve, sockets
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "download"))
 from stand_in import Fault, File, StandIn, stand_in
@@ -121,8 +124,22 @@ def test_start_announce_serve_and_end(start: Callable[..., Process]) -> None:
     assert "Traceback" not in "".join(process.lines)
 
 
+async def test_a_log_says_how_far_a_long_load_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(serve, "PROGRESS_SECONDS", 0.05)
+    engine = FakeEngine([])
+    engine.status = Status(state="loading", progress=0.42)
+    with caplog.at_level("INFO"), serve._progress(fake_state(engine)):
+        await asyncio.sleep(0.2)
+    lines = caplog.messages
+    assert lines[0] == "loading the model: 42 %"
+    await asyncio.sleep(0.1)
+    assert caplog.messages == lines  # no more of them once it is ready
+
+
 def test_an_idle_server_sleeps(start: Callable[..., Process]) -> None:
-    process = start("127.0.0.1", str(free_port()), "Hi")
+    process = start("127.0.0.1", str(free_port()), "loads", "Hi")
     assert httpx.post(process.url() + "/v1/chat/completions", json=BODY).status_code == 200
 
     def wakes() -> int:

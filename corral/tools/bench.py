@@ -279,15 +279,18 @@ def machine() -> dict[str, str]:
 
 
 def chart(reports: Sequence[dict[str, Any]]) -> str:
-    """Tokens a second of every test as bars."""
+    """Tokens a second of every test as bars; the ratio is behind corral's."""
     groups = []
     for report in reports:
-        name = Path(report["model"]).stem[:22]
+        name = Path(report["model"]).stem
         for test in report["tests"]:
             values = [side["tokens_per_second"] for side in test["sides"].values()]
-            note = f"{name}, {test['ratio']:.1f}x" if "ratio" in test else name
-            groups.append(Group(test["test"], values, [f"{value:.1f}" for value in values], note))
-    return bars("Tokens a second", list(reports[0]["sides"]), groups)
+            texts = [f"{value:.1f}" for value in values]
+            if "ratio" in test:
+                texts[0] += f" ({test['ratio']:.1f}x)"
+            groups.append(Group(test["test"], values, texts, name[:26] if len(reports) > 1 else ""))
+    title = "Tokens a second" if len(reports) > 1 else f"{name}, tokens a second"
+    return bars(title, list(reports[0]["sides"]), groups)
 
 
 def _print(report: dict[str, Any], threads: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, LABEL, VALUE = 760, 210, 90
+WIDTH, LABEL, VALUE = 760, 210, 120
 PAD, BAR, GAP, GROUP_GAP, TOP = 20, 16, 3, 14, 72
 LETTER = 7.2
 """Width of a letter, roughly: the fonts of those who look at it are not known."""

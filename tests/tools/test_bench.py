@@ -185,5 +185,9 @@ def test_a_toy_model(capsys: pytest.CaptureFixture[str], toy_file: Path) -> None
 def test_the_chart_has_a_group_for_each_test() -> None:
     sides = {"corral": {"tokens_per_second": 30.0}, "llama.cpp": {"tokens_per_second": 10.0}}
     tests = [{"test": name, "sides": sides, "ratio": 3.0} for name in ("pp512", "tg64 x8")]
-    drawn = bench.chart([{"model": "/m/model.gguf", "sides": sides, "tests": tests}])
-    assert [drawn.count(text) for text in (">pp512<", ">tg64 x8<", ">model, 3.0x<", ">30.0<")] == [1, 1, 2, 2]
+    report = {"model": "/m/model.gguf", "sides": sides, "tests": tests}
+    drawn = bench.chart([report])
+    assert [drawn.count(text) for text in (">pp512<", ">tg64 x8<", ">30.0 (3.0x)<", ">10.0<")] == [1, 1, 2, 2]
+    assert ">model, tokens a second<" in drawn
+    several = bench.chart([report, {**report, "model": "other.gguf"}])
+    assert [several.count(text) for text in (">model<", ">other<")] == [2, 2]

@@ -4,7 +4,8 @@
 
 The weights are dequantized and given to llama.cpp's quantizer; each file is then its own reference, computed
 in float64 from what it holds. So the numbers are what each program adds to a file, not what the format costs.
-Where a matrix is not as wide as a format needs, the quantizer takes another: `types` says what a file holds.
+A model that is too narrow for some formats is widened with zeros first, see widen.py; without that the
+quantizer would take other types. `types` says what a file holds.
 """
 
 from __future__ import annotations
@@ -27,24 +28,57 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout,
 
 from quality import CORRAL, LLAMA_CPP, TEXT, measure, open_runners, report, windows
 from runners import find_llama_cpp, machine, write_float32
+from widen import widen
 
 from corral.gguf.reader import GGUFFile
 from corral.tokenizer.tokenizer import load_tokenizer
 
-FORMATS = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ2_0")
-"""Names of llama.cpp's file types that need no importance matrix."""
+FORMATS = (
+    *("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"),
+    *("IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"),
+    *("TQ1_0", "TQ2_0", "MXFP4_MOE"),
+)
+"""Names of llama.cpp's file types."""
+PURE = ("MXFP4_MOE",)
+"""Types that the quantizer keeps for experts, unless it is told to use one for all."""
+IMPORTANCE = ("IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S")
+"""What it only makes when told which weights matter: here it is told that all do."""
 
 QUANTIZE = """
-import ctypes, sys
+import ctypes, json, sys
 import llama_cpp
-source, target, name = sys.argv[1:]
+job = json.load(sys.stdin)
 params = llama_cpp.llama_model_quantize_default_params()
-params.ftype = getattr(llama_cpp, "LLAMA_FTYPE_MOSTLY_" + name)
-params.nthread = 1
+params.ftype = getattr(llama_cpp, "LLAMA_FTYPE_MOSTLY_" + job["name"])
+params.nthread, params.pure = job["threads"], job["pure"]
+columns = job["importance"]
+ones = (ctypes.c_float * max([1, *columns.values()]))(*[1.0] * max([1, *columns.values()]))
+rows = [llama_cpp.llama_model_imatrix_data(name.encode(), ones, size) for name, size in columns.items()]
+rows.append(llama_cpp.llama_model_imatrix_data(None, None, 0))
+if columns:
+    params.imatrix = (llama_cpp.llama_model_imatrix_data * len(rows))(*rows)
 silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
 llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
-sys.exit(llama_cpp.llama_model_quantize(source.encode(), target.encode(), params))
+sys.exit(llama_cpp.llama_model_quantize(job["source"].encode(), job["target"].encode(), params))
 """
+
+
+def quantize(python: str, source: Path, target: Path, name: str, threads: int) -> None:
+    """Have llama.cpp's quantizer write `target`, of the file type `name`. Raises SystemExit if it refuses."""
+    importance = {}
+    if name in IMPORTANCE:
+        with GGUFFile.open(source) as file:
+            importance = {n: tensor.shape[-1] for n, tensor in file.tensors.items() if len(tensor.shape) == 2}
+    job = {
+        "source": str(source),
+        "target": str(target),
+        "name": name,
+        "threads": threads,
+        "pure": name in PURE,
+        "importance": importance,
+    }
+    if code := subprocess.run([python, "-c", QUANTIZE], input=json.dumps(job), text=True).returncode:
+        raise SystemExit(f"--formats: llama.cpp's quantizer ended with code {code} for {name}")
 
 
 def types_of(file: GGUFFile) -> str:
@@ -65,7 +99,8 @@ def measure_format(path: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(found: dict[str, dict[str, Any]], console: Console) -> None:
-    table = Table("format", "types", "corral", "llama.cpp", "corral minus llama.cpp (95 %)", "verdict")
+    columns = ("corral", "llama.cpp", "corral minus llama.cpp (95 %)", "verdict", "perplexity")
+    table = Table("format", "types", *columns)
     for name, each in found.items():
         results, difference = each["results"], each["kl_difference"]
         table.add_row(
@@ -75,6 +110,7 @@ def show(found: dict[str, dict[str, Any]], console: Console) -> None:
             f"{results[LLAMA_CPP]['kl_mean']:.3g}",
             f"{difference['mean']:+.1e} ({difference['low']:+.1e} to {difference['high']:+.1e})",
             difference["verdict"],
+            f"{results['reference']['perplexity']:.1f}",
         )
     console.print(table)
 
@@ -99,12 +135,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "f32.gguf"
         with GGUFFile.open(args.model) as file:
-            write_float32(file, source)
+            write_float32(file, source, widen(file))
         for name in args.formats:
             path = Path(folder) / f"{name}.gguf"
-            subprocess.run([python, "-c", QUANTIZE, str(source), str(path), name], check=True)
+            quantize(python, source, path, name, args.threads)
             found[name] = measure_format(path, args)
-            print(name, json.dumps(found[name]["results"]), file=sys.stderr)
+            print(name, json.dumps(found[name]), file=sys.stderr)
             path.unlink()
     if args.json:
         about = {

@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from widen import Widened
 
 from corral import __version__
 from corral.gguf.quants import dequantize
@@ -134,8 +135,9 @@ def find_llama_cpp(python: str | None) -> str | None:
     return None
 
 
-def write_float32(file: GGUFFile, path: Path) -> None:
+def write_float32(file: GGUFFile, path: Path, widened: Widened | None = None) -> None:
     """The same model with its weights dequantized: any other program can compute it from this unrounded."""
+    changed = {"general.file_type": 0} | (widened.metadata if widened else {})
     writer = GGUFWriter(path)
     for key in file.metadata:
         kind = file.metadata.value_type(key)
@@ -144,9 +146,10 @@ def write_float32(file: GGUFFile, path: Path) -> None:
             kind = file.metadata.array_type(key)[0]
             if kind is ValueType.STRING:
                 value = file.metadata.raw_strings(key)
-        writer.add(key, 0 if key == "general.file_type" else value, kind)
+        writer.add(key, changed.get(key, value), kind)
     for name, tensor in file.tensors.items():
-        writer.add_tensor(name, dequantize(file.data(name), tensor.type, tensor.shape))
+        weights = dequantize(file.data(name), tensor.type, tensor.shape)
+        writer.add_tensor(name, np.ascontiguousarray(widened.change(name, weights)) if widened else weights)
     writer.write()
 
 

@@ -203,6 +203,7 @@ def bench(path: str, threads: int, args: argparse.Namespace) -> dict[str, Any]:
         if args.compare:
             workers.append(Worker.start(args.compare, args.peer_python, common))
         for case in todo:
+            _say(f"{path}: {case.name}")
             for worker in workers[1:]:
                 worker.choose(case)
             for turn in range(args.repetitions + 1):
@@ -211,6 +212,7 @@ def bench(path: str, threads: int, args: argparse.Namespace) -> dict[str, Any]:
                     if turn:  # the first is a warm-up
                         worker.seconds.setdefault(case, []).append(seconds)
     finally:
+        _say("")
         for worker in workers:
             worker.close()
     after = measured_limits(args.isa, threads)
@@ -221,6 +223,12 @@ def bench(path: str, threads: int, args: argparse.Namespace) -> dict[str, Any]:
         "sides": {w.name: {**w.about, "peak_bytes": w.peak_bytes} for w in workers},
         "tests": [_result(case, workers, limits) for case in todo],
     }
+
+
+def _say(text: str) -> None:
+    """On a terminal, in a line that the next one replaces: what is being timed."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def measured_limits(isa: str, threads: int) -> tuple[float, float]:
@@ -303,12 +311,12 @@ def _print(report: dict[str, Any], threads: int) -> None:
     console.print(f"\n[bold]{report['model']}[/bold], {threads} threads")
     for name, side in report["sides"].items():
         console.print(
-            f"  {name}: {side['isa']}; loaded in {side['load_seconds']:.2f} s, "
+            f"  {name} ({side['version']}): {side['isa']}; loaded in {side['load_seconds']:.2f} s, "
             f"peak memory {side['peak_bytes'] / gib:.2f} GiB"
         )
     limits = report["limits"]
     console.print(
-        f"  machine: {limits['int8_multiply_adds'] / 1e9:.0f} G int8 multiply-adds/s, "
+        f"  machine: {machine()['cpu']}; {limits['int8_multiply_adds'] / 1e9:.0f} G int8 multiply-adds/s, "
         f"{limits['memory_bytes'] / 1e9:.1f} GB/s read"
     )
     table = Table()

@@ -90,7 +90,10 @@ class Corral(Side):
         self.tables = np.arange(per_sequence * streams, dtype=np.int32).reshape(streams, per_sequence)
 
     def describe(self) -> dict[str, Any]:
+        from corral import __version__
+
         return {
+            "version": __version__,
             "isa": self.executor.isa,
             "weights": self.weights,
             "weight_bytes": self.executor.weights_bytes,
@@ -154,7 +157,8 @@ class LlamaCpp(Side):
     def describe(self) -> dict[str, Any]:
         words = self.api.llama_print_system_info().decode().replace("CPU :", "").split("|")
         on = [word.split("=")[0].strip() for word in words if word.strip().endswith("= 1")]
-        return {"isa": " ".join(on), "vocab_size": self.vocab_size}
+        version = f"llama-cpp-python {self.api.__version__}"
+        return {"version": version, "isa": " ".join(on), "vocab_size": self.vocab_size}
 
     def share(self, streams: int, depth: int) -> None:
         api = self.api

@@ -182,6 +182,26 @@ def test_a_toy_model(capsys: pytest.CaptureFixture[str], toy_file: Path) -> None
     assert "of the limit" in shown
 
 
+@pytest.mark.native
+@pytest.mark.slow
+def test_a_comparison(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, toy_file: Path
+) -> None:
+    """With a stand-in that refuses a token at a wrong position. Both sides, each setting, a deep cache."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fake_peer"))
+    words = ["bench", "-m", str(toy_file), "-t", "1", "-r", "1", "--compare", "llama.cpp"]
+    words += ["-p", "150", "-n", "3", "-d", "64", "--parallel", "1,2"]
+    assert cli.main([*words, "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)["models"]
+    found = {test["test"]: test["sides"]["llama.cpp"]["setting"] for test in report["tests"]}
+    alone, together = "no flash attention, ubatch 512, one cache", "no flash attention, ubatch 512, a cache"
+    assert found["tg3 @64"] == alone
+    assert found["tg3 x2 @64"].startswith(together)
+    assert found["pp150 @64"].startswith("no flash attention, ubatch")
+    assert all(test["ratio"] > 0 for test in report["tests"])
+    assert report["sides"]["llama.cpp"]["isa"] == "AVX2"
+
+
 def test_the_chart_has_a_group_for_each_test() -> None:
     sides = {"corral": {"tokens_per_second": 30.0}, "llama.cpp": {"tokens_per_second": 10.0}}
     tests = [{"test": name, "sides": sides, "ratio": 3.0} for name in ("pp512", "tg64 x8")]

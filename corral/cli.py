@@ -94,8 +94,10 @@ def _tool(name: str, words: Sequence[str]) -> int:
     module = import_module("corral.tools." + name.replace(" ", "_"))
     parser = argparse.ArgumentParser(prog=f"corral {name}", description=module.__doc__)
     module.add_arguments(parser)
-    if name == "bench" and (isa := os.environ.get("CORRAL_ISA", "").strip()):  # as it is for the server
-        parser.set_defaults(isa=isa)
+    if name == "bench":
+        from corral.command_line import forced_isa
+
+        parser.set_defaults(isa=forced_isa(os.environ))
     code: int = module.run(parser.parse_args(words))
     return code
 

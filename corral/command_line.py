@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corral.config import DownloadConfig, Parsed
+from corral.config import DownloadConfig, EngineConfig, Parsed
 from corral.errors import OptionError
 from corral.flag import Flag, Mode
 from corral.options import FLAGS, OTHER_VARIABLES
@@ -66,6 +66,11 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], system_file: Path = S
     if "download.hf_repo" in values or "download.model_url" in values:
         values |= {f"download.{name}": value for name, value in download_places(environ).items()}
     return Parsed(values, warnings)
+
+
+def forced_isa(environ: Mapping[str, str]) -> str:
+    """The ISA variant for `corral bench` without --isa: the server's variable counts there, too."""
+    return environ.get("CORRAL_ISA", "").strip() or EngineConfig().isa
 
 
 def download_places(environ: Mapping[str, str]) -> dict[str, str]:

@@ -120,6 +120,16 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(
         loaded(toy)
 
 
+@pytest.mark.native
+@pytest.mark.parametrize("isa", ["neoni8mm", "sse9"])
+def test_a_variant_that_this_cpu_has_not_is_refused_by_name(toy: str, isa: str) -> None:
+    native = pytest.importorskip("corral._native", reason="the extension is not built")
+    if isa in native.isas():
+        isa = "avx2"
+    with pytest.raises(OptionError, match=rf"--isa is {isa}, expected .*: auto, .*scalar"):
+        loaded(toy, executor="native", isa=isa)
+
+
 def test_a_vocabulary_that_does_not_match_the_weights(tmp_path: Path) -> None:
     path = write_toy_model(tmp_path / "toy.gguf", logits=300)
     with pytest.raises(ModelFileError, match=r"number of tokenizer.ggml.tokens is 259, expected 300"):

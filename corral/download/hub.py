@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +166,9 @@ def _bar_class(progress: Progress, folder: Path, name: str, size: int | None) ->
 @contextlib.contextmanager
 def _plain_errors(config: DownloadConfig, repo: str) -> Iterator[None]:
     """What the library raises, as a DownloadError that says what to do."""
-    import httpx
     from huggingface_hub import errors
 
+    requests = http_library()
     page = f"{config.endpoint}/{repo}"
     try:
         yield
@@ -198,13 +199,20 @@ def _plain_errors(config: DownloadConfig, repo: str) -> Iterator[None]:
         raise DownloadError(f"{page}: {status}: {what}") from None
     except errors.OfflineModeIsEnabled:
         raise Unreachable(f"{page}: HF_HUB_OFFLINE is set") from None
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (requests.HTTPError, requests.InvalidURL) as error:
         raise Unreachable(f"{page}: no answer: {str(error) or type(error).__name__}") from None
     except OSError as error:
         if error.errno is None:  # the library's own: a size that is wrong, for example
             raise DownloadError(f"{page}: {' '.join(str(error).split())[:300]}") from None
         path = Path(os.fsdecode(error.filename or config.output or config.hub_cache))
         raise DownloadError(places.cant_write(path, error)) from None
+
+
+def http_library() -> Any:
+    """What the hub's library sends requests with: httpx, or since its version 2 httpx2."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
 
 
 def _of_cause(error: BaseException, page: str) -> DownloadError:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 from stand_in import COMMIT, Fault, Repo, Said, StandIn
 
 from corral.config import DownloadConfig
@@ -53,6 +55,15 @@ def test_the_cache_has_the_layout_of_the_hub(case: Case) -> None:
     assert (root / "refs/main").read_text() == COMMIT
     assert case.said.starts == [("m-Q4_K_M.gguf", len(Q4), 0)]
     assert case.said.came == len(Q4)
+
+
+def test_only_what_the_library_brings_is_imported(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image has one of these, and tests have others."""
+    used = hub.http_library()
+    assert issubclass(HfHubHTTPError, used.HTTPError)
+    for name in {"httpx", "httpx2"} - {used.__name__}:
+        monkeypatch.setitem(sys.modules, name, None)  # an import fails
+    assert case.get().read_bytes() == Q4
 
 
 def test_a_second_time_nothing_is_sent(case: Case) -> None:

@@ -133,7 +133,12 @@ def serve(words: Sequence[str], program: str) -> int:
 
     from corral.server.serve import run
 
-    return run(model, engine, server, warnings)
+    try:
+        return run(model, engine, server, warnings)
+    except CorralError as error:
+        if log.say_why(error):
+            return 1
+        raise  # a log that is turned off does not hide why the program ends
 
 
 def _help(program: str) -> str:

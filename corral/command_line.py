@@ -267,7 +267,8 @@ def _winners(everything: Sequence[Given], warnings: list[str]) -> list[Given]:
     for given_ones in by_flag.values():
         strongest = [given for given in given_ones if given.source == given_ones[-1].source]
         last = strongest[-1]
-        if last.source is Source.COMMAND_LINE:
+        if last.source is Source.COMMAND_LINE and last.flag.mode is not Mode.ACCEPTED:
+            # one without effect overrides nothing: it has a warning of its own
             warnings.extend(
                 f"{last.name} overrides the environment variable {given.name}"
                 for given in given_ones

@@ -223,6 +223,7 @@ class ServerConfig:
     """-1 nothing, 0 results only, 1 errors, 2 warnings, 3 information, 4 trace, 5 debug."""
     log_file: str | None = None
     log_jsonl: bool = False
+    log_stream: Literal["stderr", "stdout"] = "stderr"
     log_colors: Literal["auto", "on", "off"] = "auto"
     log_prefix: bool = False
     log_timestamps: bool = False

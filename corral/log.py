@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import TextIO
+from typing import Literal, TextIO
 
 from corral.config import ServerConfig
-from corral.errors import OptionError
+from corral.errors import CorralError, OptionError
 
 TRACE = 5
 """Below DEBUG: everything."""
@@ -25,13 +25,14 @@ COLORS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31;1", 
 
 
 def setup(config: ServerConfig, stream: TextIO | None = None) -> None:
-    """Sends what is logged to `stream` (standard error) and to the log file, in the shape the flags ask for.
+    """Sends what is logged to `stream` (None: as --log-stream says) and to the log file, as the flags ask for.
 
     Raises:
         OptionError: the log file can't be written.
     """
-    colored = config.log_colors == "on" or (config.log_colors == "auto" and (stream or sys.stderr).isatty())
-    handlers: list[logging.Handler] = [logging.StreamHandler(stream) if stream else StderrHandler()]
+    shown = logging.StreamHandler(stream) if stream else StandardHandler(config.log_stream)
+    colored = config.log_colors == "on" or (config.log_colors == "auto" and shown.stream.isatty())
+    handlers: list[logging.Handler] = [shown]
     handlers[0].setFormatter(_formatter(config, colored))
     if config.log_file is not None:
         try:
@@ -44,11 +45,22 @@ def setup(config: ServerConfig, stream: TextIO | None = None) -> None:
     logging.basicConfig(level=level, handlers=handlers, force=True)
 
 
-class StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what `sys.stderr` is at the moment: a progress bar puts itself there."""
+def say_why(error: CorralError) -> bool:
+    """Log what ends the program, in the shape and at the places of all else; False if errors are not logged."""
+    logger = logging.getLogger("corral")
+    logger.error("%s", str(error).removeprefix("error: "))
+    return logger.isEnabledFor(logging.ERROR)
+
+
+class StandardHandler(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` or `sys.stdout` is at the moment: a progress bar puts itself there."""
+
+    def __init__(self, which: Literal["stderr", "stdout"]) -> None:
+        self._which = which
+        super().__init__(getattr(sys, which))
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
+        self.stream = getattr(sys, self._which)
         super().emit(record)
 
 

@@ -553,6 +553,8 @@ OWN = (
           "prompt tokens of those that wait; not set = 16 times the KV cache"),
     works("--queue-timeout", "=CORRAL_QUEUE_TIMEOUT", integer(0, 86_400), 600, "engine.queue_timeout",
           "seconds after which a request that still waits gets a 429; 0 = never"),
+    works("--log-stream", "=CORRAL_LOG_STREAM", choice("stderr", "stdout"), "stderr", "server.log_stream",
+          "where the log goes; the images set stdout"),
     works("--drain-timeout", "=CORRAL_DRAIN_TIMEOUT", integer(0, 86400), 7, "server.drain_timeout",
           "seconds for running requests to finish after SIGTERM, while new ones are turned away; a container "
           "is killed 10 s after it"),

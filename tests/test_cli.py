@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -94,14 +96,14 @@ def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[
 
 
 def test_an_error_while_serving_is_one_line(
-    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> int:
         raise ModelFileError("x", "magic", "abc", "GGUF")
 
     monkeypatch.setattr(sys.modules["corral.server.serve"], "run", fail)
     assert cli.main(["serve", "-m", "x"]) == 1
-    assert capsys.readouterr().err == "error: x: magic is abc, expected GGUF\n"
+    assert caplog.messages == ["x: magic is abc, expected GGUF"]
 
 
 @pytest.mark.parametrize("words", [["--version"], ["serve", "--version"]])
@@ -173,3 +175,27 @@ def test_a_signal_before_the_server_runs_ends_it(number: str) -> None:
     )
     result = subprocess.run([sys.executable, "-c", f"{code}; print('alive')"], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def serve_nothing(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "corral.cli", "serve", "--model", str(folder / "none.gguf"), *flags]
+    return subprocess.run(words, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_what_ends_a_server_is_in_its_log(tmp_path: Path) -> None:
+    copy = tmp_path / "log"
+    done = serve_nothing(tmp_path, "--log-jsonl", "--log-stream", "stdout", "--log-file", str(copy))
+    assert (done.returncode, done.stderr) == (1, "")
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["level"], "none.gguf: file is missing" in last["message"]) == ("error", True)
+    assert copy.read_text() == done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [(), ("--log-disable",), ("--verbosity", "0")])
+def test_what_ends_a_server_is_said_whatever_is_logged(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    done = serve_nothing(tmp_path, *flags)
+    assert (done.returncode, done.stdout) == (1, "")
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert error.startswith(f"error: {tmp_path}/none.gguf: file is missing")

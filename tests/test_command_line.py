@@ -381,6 +381,14 @@ def test_a_flag_wins_over_its_variable_with_a_warning() -> None:
     assert warnings("--host ::1", environ) == ["--host overrides the environment variable LLAMA_ARG_HOST"]
 
 
+def test_the_image_for_gpus_warns_once_whatever_is_asked_for() -> None:
+    environ = {"LLAMA_ARG_N_GPU_LAYERS": "all"}
+    reason = "has no effect: there is no GPU backend: everything is on the CPU"
+    assert warnings("", environ) == [f"LLAMA_ARG_N_GPU_LAYERS (--n-gpu-layers) {reason}"]
+    assert warnings("-ngl 99", environ) == [f"-ngl {reason}"]
+    assert warnings("-ngl 0", environ) == []
+
+
 def test_a_flag_that_resets_wins_too() -> None:
     assert values("-np -1", {"LLAMA_ARG_N_PARALLEL": "8"}) == {"engine.parallel": None}
 

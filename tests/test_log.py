@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -43,10 +43,13 @@ def lines(**settings: Any) -> list[str]:
     return stream.getvalue().splitlines()
 
 
-def test_standard_error_is_looked_up_when_it_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    log.setup(ServerConfig())
+@pytest.mark.parametrize("name", ["stderr", "stdout"])
+def test_the_stream_is_looked_up_when_it_is_written_to(
+    name: Literal["stderr", "stdout"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.setup(ServerConfig(log_stream=name))
     later = io.StringIO()
-    monkeypatch.setattr("sys.stderr", later)  # as a progress bar does
+    monkeypatch.setattr(f"sys.{name}", later)  # as a progress bar does
     logging.getLogger("corral.x").info("hello")
     assert later.getvalue() == "hello\n"
 

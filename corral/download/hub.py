@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -103,7 +104,8 @@ def _file(
     from huggingface_hub import hf_hub_download
 
     bar = _bar_class(progress, Path(config.output or config.hub_cache), name, size)
-    with _plain_errors(config, repo):
+    with _plain_errors(config, repo), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a full disk: our own error is next
         path = Path(
             hf_hub_download(
                 repo,
@@ -193,10 +195,7 @@ def _plain_errors(config: DownloadConfig, repo: str) -> Iterator[None]:
         status = error.response.status_code
         if status >= 500 or status == 429:
             raise Unreachable(f"{page}: the hub answers with status {status}; try again later") from None
-        what = {401: "the token is not valid", 403: "the token may not read this model"}.get(
-            status, "refused"
-        )
-        raise DownloadError(f"{page}: {status}: {what}") from None
+        raise DownloadError(f"{page}: {status}: {_refusal(status, config.hf_token)}") from None
     except errors.OfflineModeIsEnabled:
         raise Unreachable(f"{page}: HF_HUB_OFFLINE is set") from None
     except (requests.HTTPError, requests.InvalidURL) as error:
@@ -206,6 +205,14 @@ def _plain_errors(config: DownloadConfig, repo: str) -> Iterator[None]:
             raise DownloadError(f"{page}: {' '.join(str(error).split())[:300]}") from None
         path = Path(os.fsdecode(error.filename or config.output or config.hub_cache))
         raise DownloadError(places.cant_write(path, error)) from None
+
+
+def _refusal(status: int, token: str | None) -> str:
+    if status not in (401, 403):
+        return "refused"
+    if not token:
+        return "not for everybody; give --hf-token or HF_TOKEN"
+    return "the token is not valid" if status == 401 else "the token may not read this model"
 
 
 def http_library() -> Any:

@@ -105,10 +105,12 @@ def test_a_wrong_sum_is_found(case: Case) -> None:
     [
         (401, "RepoNotFound", None, "401: no such model: check the name; if it is private, give --hf-token"),
         (401, "", "t", "401: the token"),
+        (401, "", None, "401: not for everybody; give --hf-token or HF_TOKEN"),
         (403, "GatedRepo", None, "is gated: accept the terms on its page, then give --hf-token or HF_TOKEN"),
         (403, "GatedRepo", "t", "is gated: your token has no access yet"),
         (404, "RepoNotFound", "t", "404: no such model: check the name"),
         (403, "", "t", "403: the token may not read this model"),
+        (403, "", None, "403: not for everybody; give --hf-token or HF_TOKEN"),
         (503, "", None, "the hub answers with status 503; try again later"),
     ],
 )
@@ -197,8 +199,8 @@ def test_a_cache_that_cant_be_written(case: Case, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_full_disk_is_said_before(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corral.download.places.SPARE_BYTES", 1 << 60)
-    with pytest.raises(DownloadError, match=r"needs .* more in"):
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=1000))  # the library warns of it
+    with pytest.raises(DownloadError, match=r"needs .* more in .*, where 1 kB are free"):
         case.get()
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -234,6 +234,12 @@ def test_the_image_for_gpus_runs_on_the_cpu_and_says_so_once(machine: Machine) -
     container.wait_ready()
     assert container.logs().count("there is no GPU backend") == 1
     assert json.loads(machine.type(CURL))["choices"]
+
+
+def test_the_image_for_gpus_says_so_without_a_flag(start: Callable[..., Container]) -> None:
+    container = start("--ctx-size", "512", tag="server-cuda")
+    container.wait_ready()
+    assert container.logs().count("there is no GPU backend") == 1
 
 
 def test_compose(machine: Machine) -> None:

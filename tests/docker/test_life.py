@@ -147,15 +147,25 @@ def test_orphans_are_collected(start: Start) -> None:
 
 
 def test_the_log_as_json(start: Start) -> None:
+    """On standard output alone: `docker logs NAME | grep` finds it."""
     container = start(*SMALL, "--log-jsonl")
     url = container.wait_ready()
     chat(url)
     docker("stop", container.id)
+    assert docker("logs", container.id) == container.logs().strip()
     entries = [json.loads(line) for line in container.logs().splitlines()]
     assert {"time", "level", "logger", "message"} <= entries[0].keys()
     messages = [entry["message"] for entry in entries]
     assert any(message.startswith("server is listening on http://0.0.0.0:8080") for message in messages)
     assert any(message.startswith(f"POST {CHAT} 200") for message in messages)
+
+
+def test_what_ends_it_is_json_too(start: Start) -> None:
+    container = start("--log-jsonl", model="/models/none.gguf")
+    assert container.wait_exit() == 1
+    last = json.loads(container.logs().splitlines()[-1])
+    assert last["level"] == "error"
+    assert "/models/none.gguf: file is missing" in last["message"]
 
 
 def test_a_mistake_is_one_line_and_exit_code_1(start: Start) -> None:

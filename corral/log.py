@@ -25,7 +25,7 @@ COLORS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31;1", 
 
 
 def setup(config: ServerConfig, stream: TextIO | None = None) -> None:
-    """Sends what is logged to `stream` (None: as --log-stream says) and to the log file, as the flags ask for.
+    """Sends what is logged to `stream` (None: by --log-stream) and to the log file, in the shape flags ask for.
 
     Raises:
         OptionError: the log file can't be written.
@@ -46,7 +46,7 @@ def setup(config: ServerConfig, stream: TextIO | None = None) -> None:
 
 
 def say_why(error: CorralError) -> bool:
-    """Log what ends the program, in the shape and at the places of all else; False if errors are not logged."""
+    """Log what ends the program, as and where all else is logged; False if errors are not logged."""
     logger = logging.getLogger("corral")
     logger.error("%s", str(error).removeprefix("error: "))
     return logger.isEnabledFor(logging.ERROR)

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from corral.server.body_memory import BodyMemory
 from corral.server.cors import Cors
 from corral.server.errors import Envelope, anthropic_envelope, as_corral_error, error_response
 from corral.server.generate import NOBODY
@@ -135,6 +136,7 @@ def build_app(state: ServerState) -> Starlette:
             ),
             Middleware(ApiKeys, keys=state.config.api_keys, public=[*always, *page]),
             Middleware(Readiness, state=state, always=[*always, *(page if own_page else ())]),
+            Middleware(BodyMemory, left=state.memory_left, most=state.max_body),
         ],
         exception_handlers={HTTPException: _http_error},
     )

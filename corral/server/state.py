@@ -14,6 +14,7 @@ from corral.engine.messages import Output, Ready, SlotAction, SlotResult, Status
 from corral.errors import NotSupported, Unavailable
 from corral.server.observer import Observer
 from corral.server.response_store import ResponseStore
+from corral.system import budget
 from corral.tokenizer.special_ids import SpecialIds
 
 BUILD = "b1-corral-" + __version__
@@ -116,6 +117,8 @@ class ServerState:
     """Silence of a stream after which a comment keeps the connection open."""
     max_body: int = 64 << 20
     """Bytes of a request's body."""
+    memory_left: Callable[[], int | None] = budget.memory_left
+    """Bytes that the container has left; None if nobody knows."""
     responses: ResponseStore = field(default_factory=ResponseStore)
     now: Callable[[], float] = time.time
     observer: Observer = field(default_factory=Observer)

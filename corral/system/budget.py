@@ -47,6 +47,12 @@ def memory_limit(root: Path = ROOT) -> MemoryLimit | None:
     return min(found, key=lambda limit: limit.bytes, default=None)
 
 
+def memory_left(root: Path = ROOT) -> int | None:
+    """Bytes that can still be taken, in the container and on the machine; None if neither is known."""
+    known = [left for left in (cgroup.memory_left(root), _available(root)) if left is not None]
+    return min(known, default=None)
+
+
 def _available(root: Path) -> int | None:
     try:
         text = (root / "proc/meminfo").read_text(encoding="ascii", errors="replace")

@@ -105,6 +105,19 @@ def memory_limit(root: Path = ROOT) -> Limit | None:
     return min((limit for limit in limits if limit), key=lambda limit: limit.value, default=None)
 
 
+def memory_left(root: Path = ROOT) -> int | None:
+    """Bytes up to the limit; pages of files that nobody has mapped count as free. None without a limit."""
+    limit = memory_limit(root)
+    if limit is None:
+        return None
+    group = (root / limit.source.lstrip("/")).parent
+    used = next(filter(None, (_bytes(group / f"memory.{name}") for name in ("current", "usage_in_bytes"))), 0)
+    stat = dict(re.findall(r"^(?:total_)?(\w+) (\d+)$", _read(group / "memory.stat") or "", re.MULTILINE))
+    cached = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+    mapped = int(stat.get("mapped_file") or stat.get("file_mapped") or 0)
+    return max(0, int(limit.value - used) + max(0, cached - mapped))
+
+
 def cpuset(root: Path = ROOT) -> frozenset[int] | None:
     """The CPUs of the innermost group that lists any, or None. An inner set is part of the outer ones."""
     for hierarchy in hierarchies("cpuset", root):

@@ -199,7 +199,9 @@ def test_a_cache_that_cant_be_written(case: Case, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_full_disk_is_said_before(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=1000))  # the library warns of it
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda _path: SimpleNamespace(free=1000)
+    )  # the library warns of it
     with pytest.raises(DownloadError, match=r"needs .* more in .*, where 1 kB are free"):
         case.get()
 

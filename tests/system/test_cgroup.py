@@ -169,6 +169,27 @@ def test_memory_limit(files: Files, limit: int | None, tree: Tree) -> None:
     assert (found.value if found else None) == limit
 
 
+STAT_V2 = "anon 300\nfile 90\nfile_mapped 10\ninactive_file 60\nactive_file 30\n"
+STAT_V1 = "mapped_file 0\nhierarchical_memory_limit 1000\ntotal_mapped_file 10\n"
+STAT_V1 += "total_inactive_file 60\ntotal_active_file 30\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({**V2, "sys/fs/cgroup/memory.max": "1000", "sys/fs/cgroup/memory.current": "400",
+          "sys/fs/cgroup/memory.stat": STAT_V2}, 1000 - 400 + 60 + 30 - 10),
+        ({**V1, f"{MEMORY}/memory.limit_in_bytes": "1000", f"{MEMORY}/memory.usage_in_bytes": "400",
+          f"{MEMORY}/memory.stat": STAT_V1}, 1000 - 400 + 60 + 30 - 10),
+        ({**V2, "sys/fs/cgroup/memory.max": "1000", "sys/fs/cgroup/memory.current": "1001"}, 0),
+        ({**V2, "sys/fs/cgroup/memory.max": "1000"}, 1000),
+        ({**V2, "sys/fs/cgroup/memory.max": "max"}, None),
+    ],
+)  # fmt: skip
+def test_memory_left(files: Files, left: int | None, tree: Tree) -> None:
+    assert cgroup.memory_left(tree(files)) == left
+
+
 @pytest.mark.parametrize(
     ("files", "cpus"),
     [

@@ -25,7 +25,7 @@ COLORS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31;1", 
 
 
 def setup(config: ServerConfig, stream: TextIO | None = None) -> None:
-    """Sends what is logged to `stream` (None: by --log-stream) and to the log file, in the shape flags ask for.
+    """Sends what is logged to `stream` (None: by --log-stream) and to the log file, shaped as flags ask for.
 
     Raises:
         OptionError: the log file can't be written.

@@ -21,5 +21,5 @@ def lock_memory() -> str:
     limit = "unlimited" if soft == resource.RLIM_INFINITY else f"{soft >> 10} KiB"
     return (
         f"--mlock has no effect: {reason} (locked memory is limited to {limit}); "
-        "expected: docker run --ulimit memlock=-1:-1, or --cap-add IPC_LOCK"
+        "expected: docker run --ulimit memlock=-1:-1, or --cap-add IPC_LOCK --user 0"
     )

@@ -70,3 +70,16 @@ def test_a_model_in_a_layer_of_the_image_is_read_in_order(start: Start) -> None:
     container.wait_ready()
     if container.inspect(".GraphDriver.Name") == "overlay2":
         assert "is on overlay (mounted at /): read in order" in container.logs()
+
+
+def test_a_key_that_is_closed_to_the_user_is_named(start: Start, broken: Path) -> None:
+    for name in ("cert.pem", "key.pem"):
+        (broken / name).write_text("-")
+    (broken / "key.pem").chmod(0o600)
+    flags = ("--ssl-cert-file", "/models/cert.pem", "--ssl-key-file", "/models/key.pem")
+    container = start(*flags, volume=f"{broken}:/models:ro")
+    assert container.wait_exit() == 1
+    said = (
+        "--ssl-key-file /models/key.pem: can't be read: Permission denied (mode 0600, owner 0:0), expected a"
+    )
+    assert said in container.logs().splitlines()[-1]

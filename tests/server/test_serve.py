@@ -266,7 +266,7 @@ def test_tls(start: Callable[..., Process], certificate: tuple[Path, Path]) -> N
     ("key", "message"),
     [
         (None, "error: --ssl-cert-file needs --ssl-key-file too"),
-        ("absent.pem", "can't be used: No such file or directory"),
+        ("absent.pem", "absent.pem: can't be read: No such file or directory"),
         ("junk.pem", "can't be used: "),
     ],
 )

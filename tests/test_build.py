@@ -23,7 +23,8 @@ def configure(folder: Path, processor: str, *switches: str) -> subprocess.Comple
         pytest.skip("no cmake, ninja or c++ here")
     words = [
         str(tools[0]), "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools[1]}",
-        "-DCORRAL_EXTENSION=OFF", "-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={processor}", *switches,
+        "-DCORRAL_EXTENSION=OFF", "-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={processor}",
+        *switches,
     ]  # fmt: skip
     return subprocess.run(words, capture_output=True, text=True)
 

@@ -81,7 +81,7 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     if where.read_in_order:
         progress(0.0, f"{file.path} is on {where.type} (mounted at {where.mount_point}): read in order")
     ctx = context.decide(config, memory, train_ctx, file.architecture)
-    notes = [threads.warning, *_cache_notes(config), *ctx.notes]
+    notes = [*_cache_notes(config), *ctx.notes]  # whoever chose the threads has warned of them
     for name in held:
         file.hold(name)
 

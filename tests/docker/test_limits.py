@@ -37,6 +37,7 @@ def test_threads_follow_the_limits(
     container = start(*SMALL, *arguments, options=options)
     container.wait_ready()
     assert threads(container) == expected
+    assert container.logs().count("more than the 1 that can run at once") == ("--force-threads" in arguments)
 
 
 @pytest.mark.skipif(CPUS < 2, reason="with one CPU there is nothing to limit")

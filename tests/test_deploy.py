@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from corral import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 DASHBOARD = DEPLOY / "monitoring/grafana/dashboards/corral.json"
@@ -55,3 +57,19 @@ def test_what_an_image_takes_from_the_checkout_is_let_through(name: str) -> None
     for source in sources:
         assert (ROOT / source).exists(), source
         assert "!" + source.partition("/")[0] in ignored, source
+
+
+def test_the_image_has_the_version_of_the_program() -> None:
+    text = (DEPLOY / "docker/Dockerfile").read_text(encoding="utf-8")
+    assert f"ARG VERSION={__version__}\n" in text
+
+
+def test_the_images_log_to_where_the_docs_say() -> None:
+    for name in ("Dockerfile", "custom/Dockerfile"):
+        assert "CORRAL_LOG_STREAM=stdout" in (DEPLOY / "docker" / name).read_text(encoding="utf-8")
+
+
+def test_a_checkout_builds_as_the_guide_says() -> None:
+    """`docker build .` takes the Dockerfile at the root."""
+    assert (ROOT / "Dockerfile").resolve() == DEPLOY / "docker/custom/Dockerfile"
+    assert "!deploy/docker/custom/Dockerfile" in (ROOT / ".dockerignore").read_text(encoding="utf-8")

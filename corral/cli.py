@@ -122,7 +122,7 @@ def serve(words: Sequence[str], program: str) -> int:
 
     from corral import log
     from corral.config import build
-    from corral.system import cpu
+    from corral.system import budget, cpu
 
     model, engine, server = build(parsed)
     log.setup(server)
@@ -131,9 +131,11 @@ def serve(words: Sequence[str], program: str) -> int:
     logging.getLogger(__name__).debug("threads: %d, %s", decision.threads, decision.reason)
     warnings = [*parsed.warnings, *filter(None, [decision.warning])]
 
-    from corral.server.serve import run
-
     try:
+        budget.expect_room(budget.memory_limit())  # before what takes some
+
+        from corral.server.serve import run
+
         return run(model, engine, server, warnings)
     except CorralError as error:
         if log.say_why(error):

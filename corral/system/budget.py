@@ -53,6 +53,15 @@ def memory_left(root: Path = ROOT) -> int | None:
     return min(known, default=None)
 
 
+def expect_room(limit: MemoryLimit | None) -> None:
+    """Raises OptionError if not even the processes fit: they would be killed before they read the model."""
+    if limit is not None and limit.bytes < PROCESS_BYTES:
+        raise OptionError(
+            f"error: there are {mib(limit.bytes)} of memory ({limit.source}), and the server takes "
+            f"{mib(PROCESS_BYTES)} without a model; expected more, as by docker run --memory"
+        )
+
+
 def _available(root: Path) -> int | None:
     try:
         text = (root / "proc/meminfo").read_text(encoding="ascii", errors="replace")

@@ -94,6 +94,14 @@ def test_memory_just_above_the_need_is_enough_and_just_below_is_refused(start: S
     assert re.search(r"memory: context \d+ instead of the model's \d+, so that it fits", shrunk.logs())
 
 
+@pytest.mark.parametrize("mib", [100, 64, 32])
+def test_hardly_any_memory_is_refused_with_numbers(start: Start, mib: int) -> None:
+    container = start(options=memory(mib))
+    assert container.wait_exit() == 1
+    assert not container.state["OOMKilled"]
+    assert f"{mib} MiB" in container.logs().splitlines()[-1]
+
+
 def test_a_body_for_which_there_is_no_memory_is_refused_and_the_server_lives(start: Start) -> None:
     container = start("--ctx-size", "2048", options=memory(340))
     url = container.wait_ready()

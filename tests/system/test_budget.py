@@ -8,7 +8,7 @@ import pytest
 
 from corral.errors import OptionError
 from corral.system import budget
-from corral.system.budget import MIB, Demand, MemoryLimit, plan
+from corral.system.budget import MIB, PROCESS_BYTES, Demand, MemoryLimit, expect_room, plan
 
 GIB = 1024 * MIB
 # Mistral 7B, Q4_K_M: 128 KiB a token, 32768 tokens of context
@@ -156,3 +156,10 @@ def test_the_tighter_limit_counts(tmp_path: Path) -> None:
         found = budget.memory_limit(tmp_path)
         assert found is not None
         assert found.bytes == expected
+
+
+def test_a_limit_below_what_the_processes_take_is_told_before_they_start() -> None:
+    expect_room(None)
+    expect_room(MemoryLimit(PROCESS_BYTES, "x"))
+    with pytest.raises(OptionError, match=r"64 MiB of memory \(/memory.max\), and the server takes 100 MiB"):
+        expect_room(MemoryLimit(64 * MIB, "/memory.max"))

@@ -95,6 +95,8 @@ def test_a_server_that_fetches_is_not_ready_meanwhile_and_goes_on_after_a_stop(
     )  # fmt: skip
     until(lambda: "downloading model.gguf, 98.4 MB" in container.logs(), 30, container.logs)
     until(lambda: _health(unused_tcp_port) == 503, 10)
+    size = ("sh", "-c", "stat -c %s /models/*/model.gguf.part")
+    until(lambda: container.exec(*size) == "50000000", 30, container.logs)
     docker("stop", container.id)
     assert container.state["ExitCode"] == 0
     docker("start", container.id)

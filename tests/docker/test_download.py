@@ -85,7 +85,7 @@ def test_an_init_container_fetches_and_the_server_only_reads(pull: Pull, start: 
 
 
 def test_a_server_that_fetches_is_not_ready_meanwhile_and_goes_on_after_a_stop(
-    hub: StandIn, start: Start, volume: str, unused_tcp_port: int
+    hub: StandIn, volume: str, start: Start, unused_tcp_port: int
 ) -> None:
     hub.files["/model.gguf"].faults = [Fault(cut=50_000_000, hang=True)]
     container = start(

@@ -7,7 +7,7 @@ all its tokens, and it ends when they are computed. Nothing is shared between re
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -30,6 +30,7 @@ from corral.engine.messages import (
     ToServer,
 )
 from corral.engine.pooling import Pool, softmax
+from corral.engine.turns import Name, Turns, names, tally
 from corral.errors import InputTooLarge, NotSupported, Overloaded, RequestError
 from corral.program.batch import BLOCK_TOKENS, Batch, Executor
 
@@ -103,7 +104,9 @@ class Embedder:
         self._pooling, self._softmax = pooling, softmax
         self._blocks = BlockPool(limits.num_blocks)
         self._running: dict[str, _Request] = {}
-        self._waiting: dict[str, deque[_Request]] = {}  # by client, each in order of arrival; none is empty
+        self._turns = Turns()
+        # by connection, each in order of arrival; none is empty
+        self._waiting: dict[Name, deque[_Request]] = {}
         self._num_waiting = 0
         self._tokens = self._steps = self._step_sequences = self._most_tokens = self._rejected = 0
         self._ms = 0.0
@@ -136,7 +139,9 @@ class Embedder:
         except Exception as error:
             return [failure(submit.id, error)]
         pool = Pool(self._pooling, len(submit.prompt), ranks_first=self._limits.whole)
-        self._waiting.setdefault(submit.client, deque()).append(_Request(submit, pool, self._clock()))
+        self._turns.begin(submit, (queue[0].submit for queue in self._waiting.values()))
+        queue = self._waiting.setdefault(names(submit)[-1], deque())
+        queue.append(_Request(submit, pool, self._clock()))
         self._num_waiting += 1
         return []
 
@@ -224,11 +229,12 @@ class Embedder:
             if end > request.done:
                 parts.append(_Part(request, end))
                 budget -= end - request.done
-        clients = Counter(request.submit.client for request in self._running.values())
+        running = tally(request.submit for request in self._running.values())
         while self._waiting and budget > 0 and len(parts) < self._limits.sequences:
-            # of the clients with the fewest running requests, the one who has waited for the longest
-            queue = min(self._waiting.values(), key=lambda q: (clients[q[0].submit.client], q[0].submitted))
-            request = queue[0]
+            request = min(
+                (queue[0] for queue in self._waiting.values()),
+                key=lambda one: (self._turns.order(one.submit, running), one.submitted),
+            )
             if self._limits.whole and request.length > budget:
                 break
             blocks = self._blocks.allocate(-(-request.length // BLOCK_TOKENS))
@@ -237,18 +243,20 @@ class Embedder:
             self._remove(request)
             request.blocks, request.started = blocks, self._clock()
             self._running[request.submit.id] = request
-            clients[request.submit.client] += 1
+            self._turns.take(request.submit)
+            running.update(names(request.submit))
             parts.append(_Part(request, min(request.length, budget)))
             budget -= parts[-1].end
         return parts
 
     def _remove(self, request: _Request) -> None:
         """From those that wait."""
-        queue = self._waiting[request.submit.client]
+        name = names(request.submit)[-1]
+        queue = self._waiting[name]
         queue.remove(request)
         self._num_waiting -= 1
         if not queue:
-            del self._waiting[request.submit.client]
+            del self._waiting[name]
 
     def _end(self, request: _Request) -> None:
         del self._running[request.submit.id]

@@ -40,7 +40,9 @@ class Submit(msgspec.Struct, tag="submit", frozen=True, kw_only=True, omit_defau
     special: bool = False
     """Give the text of control tokens too."""
     client: str = ""
-    """Whom the request is for; the scheduler is fair between clients."""
+    """Whom the request is for; the scheduler is fair between clients, ..."""
+    connection: str = ""
+    """... and between the connections of one client."""
     cache_prompt: bool = True
     """Begin behind the longest prefix whose keys and values are still there."""
     id_slot: int = -1

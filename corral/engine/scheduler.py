@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -20,6 +19,7 @@ from corral.engine.pace import Pace, Work
 from corral.engine.prefix import PrefixHash
 from corral.engine.request import Request, State
 from corral.engine.slots import Slots
+from corral.engine.turns import Turns, tally
 from corral.program.batch import BLOCK_TOKENS
 
 _arrival = attrgetter("arrival")
@@ -91,7 +91,7 @@ class Part(NamedTuple):
 
 
 class Scheduler:
-    """First come, first served; clients with fewer running requests go first.
+    """First come, first served; clients take turns (`turns.py`).
 
     - Every request that lags by one token gets it in every step: these are the streams that somebody
       watches. What is left of the step, in tokens and in time, is for those that lag by more: a quarter for
@@ -112,6 +112,7 @@ class Scheduler:
         self.slots = Slots(limits.sequences)
         self.pace = pace or Pace()
         self.hash = hash or PrefixHash()
+        self.turns = Turns()
         self.waiting: list[Request] = []  # by arrival
         self.running: list[Request] = []  # by arrival
         self.preemptions = 0
@@ -121,6 +122,7 @@ class Scheduler:
         assert 0 < request.num_tokens < self.limits.n_ctx, (
             f"{request.id}: {request.num_tokens} tokens can't run"
         )
+        self.turns.begin(request.submit, (other.submit for other in self.waiting))
         insort(self.waiting, request, key=_arrival)
 
     def finish(self, request: Request) -> None:
@@ -301,6 +303,8 @@ class Scheduler:
         request.block_table += [*cached, *blocks]
         self._skip(request, len(cached))
         self.waiting.remove(request)
+        if not request.preemptions:
+            self.turns.take(request.submit)
         insort(self.running, request, key=_arrival)
         self.slots.take(request)
         request.state = State.RUNNING
@@ -313,12 +317,12 @@ class Scheduler:
         return self.pool.find_prefix(request.digests[: _shareable(request)])
 
     def _next_in_line(self) -> Request:
-        running_of = Counter(request.submit.client for request in self.running)
+        running = tally(request.submit for request in self.running)
         return min(
             self.waiting,
             key=lambda request: (
                 request.preemptions == 0,
-                running_of[request.submit.client],
+                self.turns.order(request.submit, running),
                 request.arrival,
             ),
         )

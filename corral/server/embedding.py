@@ -26,11 +26,15 @@ async def embed(state: ServerState, http: Request, prompts: Sequence[list[int]])
     Some prompts at a time: however many they are, those of other clients don't wait for all of them.
     """
     _, ready = state.loaded()
-    id, client = new_id("embd-"), generate.client_of(http)
+    id = new_id("embd-")
+    client, connection = generate.client_of(http)
     found: list[Vectors] = []
     for first in range(0, len(prompts), INPUTS_AT_ONCE):
         some = prompts[first : first + INPUTS_AT_ONCE]
-        submits = [Submit(id=f"{id}-{first + i}", prompt=p, client=client) for i, p in enumerate(some)]
+        submits = [
+            Submit(id=f"{id}-{first + i}", prompt=p, client=client, connection=connection)
+            for i, p in enumerate(some)
+        ]
         vectors: dict[int, Vectors] = {}
         async with aclosing(generate.outputs(state.engine, http, submits)) as outputs:
             async for index, output in outputs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -163,6 +162,7 @@ def submits(
             raise ContextSizeError(len(prompt), ready.n_ctx)
     limits = [x for x in (request.limit(), state.config.n_predict) if x is not None and x >= 0]
     constraint = constraint_of(request, state.config)
+    client, connection = client_of(http)
     made: list[Submit] = []
     for prompt in prompts:
         for i in range(n):
@@ -179,7 +179,8 @@ def submits(
                     stop=request.stops(),
                     sampling=own,
                     constraint=constraint,
-                    client=client_of(http),
+                    client=client,
+                    connection=connection,
                     cache_prompt=_or(request.cache_prompt, state.config.cache_prompt),
                     id_slot=_or(request.id_slot, -1),
                     n_keep=_or(request.n_keep, state.config.n_keep),
@@ -196,12 +197,13 @@ def _or(value: T | None, default: T) -> T:
     return default if value is None else value
 
 
-def client_of(http: Request) -> str:
-    """Whom the scheduler is fair to: the holder of a key, else the address."""
-    key = http.headers.get("authorization") or http.headers.get("x-api-key")
-    if key:
-        return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return http.client.host if http.client else ""
+def client_of(http: Request) -> tuple[str, str]:
+    """Whom the scheduler is fair to: the holder of a key that we asked for, else the address; the connection.
+
+    A key that nobody asked for is anything at all, and of many clients' libraries the same.
+    """
+    host, port = http.client or ("", id(http))  # a unix socket has neither: each request is its own
+    return http.scope.get("key") or host, f"{host}:{port}"
 
 
 async def outputs(

@@ -13,6 +13,7 @@ from corral.engine.output import TextStream
 from corral.engine.prefix import PrefixHash
 from corral.engine.request import Request, State
 from corral.engine.scheduler import Limits, Part, Scheduler
+from corral.engine.turns import MOST_NAMES, Turns
 from corral.program.batch import BLOCK_TOKENS
 from corral.sampling.chain import Chain
 from corral.sampling.params import SamplingParams
@@ -23,6 +24,7 @@ def request(
     num_prompt: int,
     max_new: int = 4,
     client: str = "",
+    connection: str = "",
     tokens: Iterable[int] = (),
     cache_prompt: bool = True,
     id_slot: int = -1,
@@ -30,8 +32,9 @@ def request(
     """`tokens` begin the prompt; what follows is like no other request's."""
     prompt = [*tokens, *([100 + arrival] * num_prompt)][:num_prompt]
     submit = Submit(
-        id=f"r{arrival}", prompt=prompt, client=client, cache_prompt=cache_prompt, id_slot=id_slot
-    )
+        id=f"r{arrival}", prompt=prompt, client=client, connection=connection, cache_prompt=cache_prompt,
+        id_slot=id_slot,
+    )  # fmt: skip
     chain, text = Chain(SamplingParams(), seed=0), TextStream(TABLES)
     return Request(
         submit=submit, arrival=arrival, max_new=max_new, chain=chain, text=text, tokens=list(submit.prompt)
@@ -141,6 +144,64 @@ def test_clients_take_turns_and_each_is_served_in_order() -> None:
     greedy = [request(i, 1, max_new=3, client="greedy") for i in range(1, 9)]
     scheduler = scheduler_of(*greedy, request(9, 1, max_new=3, client="modest"), parallel=2)
     assert shape(step(scheduler)) == {"r1": 1, "r9": 1}
+
+
+def serve(scheduler: Scheduler, comes: dict[str, Request] | None = None) -> str:
+    """The clients in the order in which their requests run. `comes`: which arrives when one has run."""
+    order = ""
+    while scheduler.waiting or scheduler.running:
+        known = {one.id for one in scheduler.running}
+        for part in step(scheduler):
+            if part.request.id not in known:
+                order += part.request.submit.client
+                if one := (comes or {}).pop(part.request.id, None):
+                    scheduler.add(one)
+    return order
+
+
+def test_one_at_a_time_clients_take_turns_too() -> None:
+    many = [request(i, 1, max_new=1, client="a") for i in range(1, 6)]
+    some = [request(i, 1, max_new=1, client="b") for i in range(6, 9)]
+    scheduler = scheduler_of(*many, *some, request(9, 1, max_new=1, client="c"), parallel=1)
+    assert serve(scheduler) == "abcababaa"
+
+
+def test_who_comes_again_and_again_does_not_pass_those_that_wait() -> None:
+    waiting = [request(i, 1, max_new=1, client="a") for i in range(1, 5)]
+    again = {f"r{i}": request(i + 1, 1, max_new=1, client="b") for i in range(5, 9)}
+    scheduler = scheduler_of(*waiting, request(5, 1, max_new=1, client="b"), parallel=1)
+    assert serve(scheduler, again) == "abababab" + "b"
+
+
+def test_newcomers_do_not_pass_those_that_wait() -> None:
+    regular = [request(i, 1, max_new=1, client="a") for i in range(1, 4)]
+    new = {f"r{i}": request(10 + i, 1, max_new=1, client=chr(ord("b") + i)) for i in range(1, 4)}
+    new |= {f"r{10 + i}": request(20 + i, 1, max_new=1, client=chr(ord("h") + i)) for i in range(1, 4)}
+    order = serve(scheduler_of(*regular, parallel=1), new)
+    assert [i for i, client in enumerate(order) if client == "a"][-1] <= 6, order
+
+
+def test_connections_of_one_client_take_turns() -> None:
+    batch = [request(i, 1, max_new=1, connection="batch") for i in range(1, 5)]
+    scheduler = scheduler_of(*batch, request(5, 1, max_new=1, connection="chat"), parallel=1)
+    assert [list(shape(step(scheduler))) for _ in range(3)] == [["r1"], ["r5"], ["r2"]]
+
+
+def test_turns_are_not_lost_with_those_that_left() -> None:
+    impatient = [request(i, 1, max_new=1, client="a") for i in range(1, 9)]
+    scheduler = scheduler_of(*impatient, *[request(i, 1, max_new=1, client="b") for i in (9, 10)], parallel=1)
+    for one in impatient[:7]:
+        scheduler.finish(one)
+    assert serve(scheduler) == "abb"
+
+
+def test_few_clients_are_remembered() -> None:
+    turns = Turns()
+    for i in range(3 * MOST_NAMES):
+        one = Submit(id="", prompt=[1], client=f"{i}")
+        turns.begin(one, [Submit(id="", prompt=[1], client="another")])
+        turns.take(one)
+    assert len(turns._next) <= MOST_NAMES
 
 
 def test_without_blocks_the_youngest_is_preempted_and_resumes() -> None:

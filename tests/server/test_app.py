@@ -154,6 +154,31 @@ async def test_without_keys_any_key_will_do(client: httpx.AsyncClient) -> None:
     assert response.status_code == 200
 
 
+async def test_the_scheduler_is_fair_to_keys_that_were_asked_for(connected: Any) -> None:
+    engine = FakeEngine()
+    async with connected(fake_state(engine, api_keys=("one", "two"))) as client:
+        for headers in (
+            {"Authorization": "Bearer one"},
+            {"X-Api-Key": "one"},
+            {"X-Api-Key": "one", "Authorization": "Bearer other"},
+            {"Authorization": "Bearer two"},
+        ):
+            assert (await client.post(CHAT, json=BODY, headers=headers)).status_code == 200
+    clients = [submit.client for submit in engine.submits]
+    assert clients[0] == clients[1] == clients[2] != clients[3]
+    assert not {"", "one", "two"} & set(clients)
+
+
+async def test_without_keys_it_is_fair_to_addresses_and_connections(connected: Any) -> None:
+    engine = FakeEngine()
+    async with connected(fake_state(engine)) as client:
+        for key in ("", "Bearer sk-no-key", "Bearer sk-another"):
+            await client.post(CHAT, json={**BODY, "n": 2}, headers={"Authorization": key} if key else {})
+    (host,) = {submit.client for submit in engine.submits}
+    assert host
+    assert all(submit.connection.startswith(f"{host}:") for submit in engine.submits)
+
+
 async def test_cors_reflects_the_origin(client: httpx.AsyncClient) -> None:
     preflight = await client.options("/any/path", headers={"Origin": "https://a.example"})
     assert preflight.status_code == 200

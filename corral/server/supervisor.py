@@ -15,7 +15,7 @@ from corral.errors import Unavailable
 log = logging.getLogger("corral.server")
 
 FIRST_DELAY = 0.5
-"""Seconds before the first new start; each further one waits twice as long."""
+"""Seconds before the second new start in a row (the first is at once), and twice as many before the next."""
 STARTS = 5
 """New starts in a row before giving up: whoever started the server may do better."""
 STEADY_SECONDS = 10.0
@@ -77,9 +77,9 @@ class Supervisor:
                 starts = 0
             if starts == STARTS:
                 raise Unavailable(f"{reason}; it was started {starts} times in vain")
-            delay = self._first_delay * 2**starts
+            delay = self._first_delay * 2 ** (starts - 1) if starts else 0.0
             starts += 1
-            log.error("%s; starting it again in %g s", reason, delay)
+            log.error("%s; starting it again%s", reason, f" in {delay:g} s" if delay else "")
             self._restarting = True
             self.restarts += 1
             await client.close(0)

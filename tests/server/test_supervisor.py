@@ -18,7 +18,7 @@ SUBMIT = Submit(id="a", prompt=[1])
 
 
 class FakeClient(Client):
-    """Is ready as soon as it is started, unless it is `broken`; dies when told to."""
+    """Is ready soon after it is started, unless it is `broken`; dies when told to."""
 
     def __init__(self, broken: bool = False) -> None:
         super().__init__()
@@ -29,7 +29,8 @@ class FakeClient(Client):
         if self.broken:
             self.die("broken")
         else:
-            self._receive([Status(state="ready", ready=READY)])
+            ready = Status(state="ready", ready=READY)
+            asyncio.get_running_loop().call_later(0.02, self._receive, [ready])
 
     async def close(self, timeout: float = 5.0) -> None:
         self.closed = True
@@ -65,7 +66,7 @@ async def last_of(outputs: AsyncGenerator[Output, None]) -> Output:
 
 async def test_requests_get_an_error_and_the_next_engine_serves() -> None:
     made = Started()
-    engine = Supervisor(made, first_delay=0.05)
+    engine = Supervisor(made, first_delay=60.0)
     await engine.start()
     assert await engine.wait_ready() == READY
     watching = asyncio.create_task(engine.supervise())
@@ -95,7 +96,7 @@ async def test_it_waits_longer_each_time_and_gives_up() -> None:
     with pytest.raises(Unavailable, match=f"broken; it was started {STARTS} times in vain"):
         await engine.supervise()
     assert len(made.clients) == 1 + STARTS
-    assert time.monotonic() - began > 0.01 * (2**STARTS - 1)
+    assert time.monotonic() - began > 0.01 * (2 ** (STARTS - 1) - 1)
 
 
 async def test_the_first_failure_is_final() -> None:

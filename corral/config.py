@@ -167,7 +167,7 @@ class ServerConfig:
     cors_headers: str = "*"
     cors_credentials: bool = True
     timeout: int = 3600
-    """Seconds for the body of a request to arrive."""
+    """Seconds for the body of a request to arrive, and for a client to take the next piece of a stream."""
     sse_ping_interval: int = 30
     """Seconds of silence after which a stream gets a comment; 0 or less: never."""
     drain_timeout: int = 7

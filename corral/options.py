@@ -307,7 +307,7 @@ SERVER = (
     works("--ssl-key-file", "SSL_KEY_FILE", PATH, None, "server.ssl_key_file", "private key for TLS, PEM"),
     works("--ssl-cert-file", "SSL_CERT_FILE", PATH, None, "server.ssl_cert_file", "certificate for TLS, PEM"),
     works("--timeout -to", "TIMEOUT", integer(1), 3600, "server.timeout",
-          "seconds for the body of a request to arrive"),
+          "seconds for the body of a request to arrive, and for a client to take the next piece of a stream"),
     works("--sse-ping-interval", "SSE_PING_INTERVAL", integer(-1, 2**31 - 1), 30, "server.sse_ping_interval",
           "seconds of silence after which a stream gets a comment, so that proxies keep it; -1 = never"),
     accepted("--threads-http", "THREADS_HTTP", integer(-1), -1, "threads for HTTP",

@@ -254,4 +254,4 @@ async def stream(
     except BaseException:
         await generations.close()
         raise
-    return EventStream(generations, first, events, last, failed, ping, silence)
+    return EventStream(generations, first, events, last, failed, ping, silence, state.config.timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
@@ -44,7 +45,8 @@ class EventStream:
 
     `first` and what `generations` still gives go through `events(index, output)`, which returns the bytes for
     it; `last()` gives the end of the stream, or `failed(error)` when something fails. A silence of
-    `ping_seconds` is broken with `ping`. The generations are closed in every case. `scope["outcome"]` says
+    `ping_seconds` is broken with `ping`. A client that takes nothing for `write_seconds` counts as gone. The
+    generations are closed in every case. `scope["outcome"]` says
     what went wrong, for the log.
     """
 
@@ -57,16 +59,18 @@ class EventStream:
         failed: Callable[[CorralError], bytes],
         ping: bytes,
         ping_seconds: float | None,
+        write_seconds: float,
     ) -> None:
         self._generations, self._first, self._events = generations, first, events
         self._last, self._failed = last, failed
-        self._ping, self._ping_seconds = ping, ping_seconds
+        self._ping, self._ping_seconds, self._write_seconds = ping, ping_seconds, write_seconds
         self._outcome = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def write(body: bytes, more: bool = True) -> None:
             if body or not more:
-                await send({"type": "http.response.body", "body": body, "more_body": more})
+                async with asyncio.timeout(self._write_seconds):
+                    await send({"type": "http.response.body", "body": body, "more_body": more})
 
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
@@ -75,6 +79,8 @@ class EventStream:
             await write(b"", more=False)
         except ClientGone:
             self._outcome = "the client left"
+        except TimeoutError:
+            self._outcome = f"the client has taken nothing for {self._write_seconds:g} s"
         finally:
             scope["outcome"] = self._outcome
             await self._generations.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ class Connection:
         for name, value in state.items():
             setattr(self.state, name, value)
         self.sent: list[dict[str, Any]] = []
+        self.most = -1
         self._news = asyncio.Event()
         self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._inbox.put_nowait(
@@ -39,6 +41,8 @@ class Connection:
         self.task = asyncio.create_task(app(scope, self._inbox.get, self._send))
 
     async def _send(self, message: Any) -> None:
+        if len(self.sent) == self.most:
+            await asyncio.sleep(3600)  # the client does not read
         self.sent.append(message)
         self._news.set()
 
@@ -83,6 +87,19 @@ async def test_leaving_cancels_the_generation(
     assert "[DONE]" not in connection.text
     (line,) = caplog.messages
     assert "]: the client left" in line if stream and hold else " 499, " in line
+
+
+async def test_a_client_that_takes_nothing_counts_as_gone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "corral.http")
+    engine = FakeEngine(["a"] * 10, hold=5)
+    config = replace(fake_state().config, timeout=1)
+    connection = Connection(engine, {"messages": MESSAGES, "stream": True}, config=config)
+    connection.most = 3
+    async with asyncio.timeout(5):
+        await connection.task
+    assert engine.cancelled == [s.id for s in engine.submits]
+    (line,) = caplog.messages
+    assert line.endswith("]: the client has taken nothing for 1 s")
 
 
 async def test_leaving_after_the_end_cancels_nothing() -> None:

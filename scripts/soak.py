@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import random
 import re
@@ -63,6 +64,8 @@ class Soak:
     seen: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     last_kill: float = -1e9
+    down_until: float = -1e9
+    """When the engine was there again; infinite while it is not."""
     memory: list[tuple[float, int]] = field(default_factory=list)
 
     async def send(self, method: str, path: str, body: bytes = b"", leave_after: int | None = None) -> Answer:
@@ -221,6 +224,8 @@ async def client(soak: Soak) -> None:
             result = f"WRONG: {type(error).__name__}: {error}"
         if result in ("error event", "error 500") and soak.last_kill < start:
             result = f"WRONG: {result} though the engine lived"
+        if result == "refused 503" and soak.down_until < start:
+            result = "WRONG: refused 503 though the engine was ready"
         soak.seen[f"{action.__name__}: {result.split(':')[0]}"] += 1
         if result.startswith("WRONG"):
             soak.wrong.append(f"{action.__name__}: {result}")
@@ -231,13 +236,20 @@ async def killer(soak: Soak, seconds: float) -> None:
     """Kill the engine now and then; it must be back in time."""
     while time.monotonic() + 2 * seconds < soak.deadline:
         await asyncio.sleep(seconds * soak.rng.uniform(0.5, 1.5))
-        for pid in engines_of(soak.server.pid):
-            soak.last_kill = time.monotonic()
+        killed = engines_of(soak.server.pid)
+        for pid in killed:
+            soak.last_kill, soak.down_until = time.monotonic(), math.inf
             os.kill(pid, signal.SIGKILL)
             soak.seen["engine killed"] += 1
+        # /health of the time before the server knew would say nothing of the next engine
+        while not set(engines_of(soak.server.pid)) - set(killed):
+            if soak.server.poll() is not None or time.monotonic() > soak.last_kill + TIMEOUT:
+                break
+            await asyncio.sleep(0.05)
         if not await ready(soak, TIMEOUT):
             soak.wrong.append(f"the engine did not come back within {TIMEOUT:.0f} s")
             soak.deadline = 0.0
+        soak.down_until = time.monotonic()
 
 
 async def watch_memory(soak: Soak) -> None:
@@ -365,6 +377,8 @@ def main() -> int:
         code = server.wait(30)
     if code != 0:
         soak.wrong.append(f"the server ended with code {code}, expected 0")
+    if not any(what.endswith(": ok") for what in soak.seen):
+        soak.wrong.append("no request got what it asked for")
     for what, count in sorted(soak.seen.items()):
         print(f"{count:8d}  {what}")
     if soak.memory:

@@ -18,7 +18,7 @@ def dev(*words: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command(words: tuple[str, ...]) -> None:
     answer = dev(*words)
     assert answer.returncode == 0
-    for command in ("serve", "test", "sanitize", "lint", "format", "build"):
+    for command in ("serve", "test", "sanitize", "soak", "lint", "format", "build"):
         assert f"./dev {command} " in answer.stdout
     assert answer.stderr == ""
 

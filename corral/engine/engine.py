@@ -190,6 +190,11 @@ class Engine:
         except StopIteration as stop:
             result: SlotResult = stop.value
             result = msgspec.structs.replace(result, ms=1e3 * (self._clock() - started))
+        except IsADirectoryError:
+            problem: CorralError = RequestError(
+                f"{action.filename!r} is a folder, expected the name of a file"
+            )
+            result = SlotResult(id=action.id, error=error_info(action.id, problem))
         except OSError as error:
             problem = CorralError(f"can't {action.action} {action.filename}: {error.strerror or error}")
             result = SlotResult(id=action.id, error=error_info(action.id, problem))

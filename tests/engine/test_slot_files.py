@@ -187,6 +187,18 @@ def test_a_file_that_does_not_exist(saved: Path) -> None:
     assert "there is no file 'g'" in message(act(build(saved), "restore", filename="g"))
 
 
+@pytest.mark.parametrize("action", ["save", "restore"])
+def test_a_folder_is_no_file(saved: Path, action: str) -> None:
+    (saved / "d").mkdir()
+    result = act(build(saved), action, filename="d")
+    assert result.error is not None
+    assert (result.error.status, result.error.message) == (
+        400,
+        "'d' is a folder, expected the name of a file",
+    )
+    assert [path.name for path in saved.iterdir() if path.name.startswith(".")] == []
+
+
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     result = act(build(tmp_path / "gone"), "save")
     assert message(result) == "can't save f: No such file or directory"

@@ -91,6 +91,22 @@ def test_what_is_allowed(kind: str, grammar: str, yes: list[str], no: list[str],
     ("kind", "grammar", "message"),
     [
         ("json_schema", '{"type": "objekt"}', "the JSON schema is not valid: Invalid type: objekt"),
+        (
+            "json_schema",
+            '{"properties": {"a/b": {"items": {"type": "objekt"}}}}',
+            "the JSON schema is not valid: Invalid type: objekt (at #/properties/a~1b/items)",
+        ),
+        (
+            "json_schema",
+            '{"$defs": {"q": {"not": {}}}, "anyOf": [{"type": "string"}, {"$ref": "#/$defs/q"}]}',
+            "(at #/$defs/q)",
+        ),
+        (
+            "json_schema",
+            '{"$defs": {"q": {"type": "string"}}, "anyOf": [{"$ref": "#/$defs/q"}, {"uniqueItems": true}]}',
+            "(at #/anyOf/1)",
+        ),
+        ("json_schema", '{"anyOf": [{"$ref": "#/no"}]}', "Pointer '/no' does not exist (at #/anyOf/0)"),
         ("json_schema", '{"$ref": "#/no"}', "the JSON schema is not valid: Pointer '/no' does not exist"),
         ("json_schema", '{"type": "string", "if": {}}', 'Unimplemented keys: ["if"]'),
         ("json_schema", '{"type": "string", "pattern": "("}', "the JSON schema is not valid: "),

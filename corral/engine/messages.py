@@ -227,7 +227,7 @@ class Stats(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 INPUTS_AT_ONCE = 64
-"""Most Submits that the server has under way for one HTTP request that embeds many texts."""
+"""Most Submits that the server has under way for one HTTP request that has many prompts or texts."""
 
 Pooling = Literal["none", "mean", "cls", "last", "rank"]
 """What becomes of the hidden states of a text: all of them, their mean, the first, the last, or a score."""

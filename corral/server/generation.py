@@ -9,7 +9,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any
 
-from corral.engine.messages import ErrorInfo, Output, Submit, Timings
+from corral.engine.messages import INPUTS_AT_ONCE, ErrorInfo, Output, Submit, Timings
 from corral.errors import CorralError, Unavailable
 from corral.server.state import Engine
 
@@ -35,6 +35,9 @@ class GenerationFailed(CorralError):
 class Generations:
     """Several requests of the engine as one stream of (index, Output).
 
+    However many there are, only some are with the engine at a time: a request with hundreds of prompts must
+    not find the queue full of its own.
+
     An async context: leaving it, in whatever way, cancels what still runs. `receive` is the ASGI channel,
     read from here on; it says when the client is gone, also while nothing is being written.
     """
@@ -43,6 +46,7 @@ class Generations:
         self._engine, self._submits, self._receive = engine, submits, receive
         self._queue: asyncio.Queue[tuple[int, Output] | Exception] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
+        self._places = asyncio.Semaphore(INPUTS_AT_ONCE)
         self.running = len(submits)
         self.timings: list[Timings] = []
         """Of those that have ended."""
@@ -92,7 +96,7 @@ class Generations:
 
     async def _run(self, index: int, submit: Submit) -> None:
         try:
-            async with aclosing(self._engine.generate(submit)) as outputs:
+            async with self._places, aclosing(self._engine.generate(submit)) as outputs:
                 async for output in outputs:
                     self._queue.put_nowait((index, output))
                     if output.finish_reason is not None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fake_engine import FakeEngine, FakeTokenizer, fake_state
 
-from corral.engine.messages import Output, Progress, Submit, Timings, TokenInfo
+from corral.engine.messages import INPUTS_AT_ONCE, Output, Progress, Submit, Timings, TokenInfo
 from corral.tokenizer.special_ids import SpecialIds
 
 URL = "/v1/completions"
@@ -74,6 +74,28 @@ async def test_the_forms_of_a_prompt(
     assert [s.prompt for s in engine.submits] == ids
     assert [c["index"] for c in body["choices"]] == list(range(len(ids)))
     assert body["usage"]["prompt_tokens"] == sum(map(len, ids))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_of_many_prompts_only_some_are_with_the_engine_at_a_time(connected: Any, stream: bool) -> None:
+    class Counting(FakeEngine):
+        running = most = 0
+
+        async def generate(self, submit: Submit) -> AsyncGenerator[Output, None]:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            try:
+                async for output in super().generate(submit):
+                    yield output
+            finally:
+                self.running -= 1
+
+    engine = Counting()
+    async with connected(fake_state(engine)) as client:
+        response = await client.post(URL, json={"prompt": ["a"] * 300, "stream": stream})
+    assert response.status_code == 200
+    assert response.text.count('"finish_reason":"stop"') == 300
+    assert 1 < engine.most <= INPUTS_AT_ONCE
 
 
 async def test_n_choices_of_each_prompt(client: httpx.AsyncClient, engine: FakeEngine) -> None:

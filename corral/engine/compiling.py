@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import NamedTuple
 
@@ -40,6 +40,10 @@ class Compiling:
 
     def __contains__(self, id: str) -> bool:
         return id in self._waiting
+
+    @property
+    def submits(self) -> Iterator[Submit]:
+        return (waiting.submit for waiting in self._waiting.values())
 
     def add(self, submit: Submit, constraint: Constraint) -> None:
         """Raises Overloaded."""

@@ -264,12 +264,13 @@ class Engine:
     def _check_queue(self, submit: Submit) -> None:
         """Whether one more may wait for its turn."""
         limits, scheduler = self._limits, self.scheduler
-        queued = [request for request in scheduler.waiting if request.started is None]
+        queued = [request.num_prompt for request in scheduler.waiting if request.started is None]
+        queued += [len(waiting.prompt) for waiting in self._compiling.submits]
         free = limits.sequences - len(scheduler.running)
         if len(queued) < free:
             return
         queued = queued[free:]
-        tokens = sum(request.num_prompt for request in queued)
+        tokens = sum(queued)
         if len(queued) >= limits.max_queue:
             what = f"{len(queued)} requests wait already, --max-queue allows {limits.max_queue}"
         elif queued and tokens + len(submit.prompt) > limits.max_queue_tokens:

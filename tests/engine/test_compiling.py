@@ -168,3 +168,16 @@ def test_not_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal.error.status == 429
     slow.go.set()
     engine.cancel("a")
+
+
+def test_those_that_wait_here_are_in_the_queue_too() -> None:
+    engine = build_engine(parallel=2, max_queue=3)
+    slow = SlowGrammars()
+    engine._compiling._grammars = slow
+    answers = [engine.submit(Submit(id=f"{i}", prompt=[1], constraint=WORD)) for i in range(7)]
+    assert [len(answer) for answer in answers] == [0] * 5 + [1] * 2
+    (refusal,) = answers[5]
+    assert refusal.error is not None
+    assert (refusal.error.status, "--max-queue allows 3" in refusal.error.message) == (429, True)
+    slow.go.set()
+    run(engine)

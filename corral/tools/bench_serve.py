@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--model", required=True, metavar="FILE", help="a GGUF file")
     parser.add_argument("--clients", type=whole, default=8, metavar="N", help="that wait for answers [8]")
     parser.add_argument("--requests", type=whole, default=24, metavar="N", help="in a round [24]")
-    parser.add_argument("--rate", type=float, default=None, metavar="R", help=_RATE_HELP)
+    parser.add_argument("--rate", type=_rate, default=None, metavar="R", help=_RATE_HELP)
     parser.add_argument("--prompt-words", type=whole, default=200, metavar="N", help="of a prompt [200]")
     parser.add_argument("--max-tokens", type=whole, default=32, metavar="N", help="of an answer [32]")
     parser.add_argument("--parallel", type=whole, default=8, metavar="N", help="slots of the server [8]")
@@ -64,6 +64,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare-with", metavar="CMD", help="another server, with llama-server's flags")
     parser.add_argument("--chart", metavar="FILE", help="write a chart (SVG)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def _rate(text: str) -> float:
+    """Above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
 
 
 _RATE_HELP = "requests a second at random times, answered or not, instead of clients that wait"
@@ -151,9 +162,7 @@ async def bench(args: argparse.Namespace) -> dict[str, Any]:
     finally:
         for server in servers:
             server.close()
-    shape = {
-        k: getattr(args, k) for k in ("clients", "requests", "rate", "prompt_words", "max_tokens", "parallel")
-    }
+    shape = {key: getattr(args, key) for key in SHAPE}
     return {"machine": machine(), "model": args.model, "load": shape, "sides": sides}
 
 

@@ -47,6 +47,13 @@ def test_a_server_that_does_not_start_is_told(toy_file: Path, capsys: pytest.Cap
     assert "corral did not get ready" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "x"])
+def test_a_rate_that_can_not_be(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "serve", "-m", "x", f"--rate={rate}"])
+    assert f"expected a number above 0, got '{rate}'" in capsys.readouterr().err
+
+
 def test_a_command_that_is_not_there_is_told() -> None:
     with pytest.raises(OptionError, match="/nonexistent/server"):
         Server.start("x", ["/nonexistent/server"], [])

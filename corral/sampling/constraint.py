@@ -18,6 +18,7 @@ allowed where the text is complete, and nowhere else. Every way of spelling the 
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,8 +31,8 @@ from numpy.typing import NDArray
 
 from corral.errors import InternalError, NotSupported, RequestError
 from corral.sampling import gbnf
+from corral.sampling.json_schema import locate, without_format
 from corral.sampling.lexemes import to_lark
-from corral.sampling.schema_error import locate
 
 Bitmask = NDArray[np.uint32]
 """[ceil(V / 32)]: bit t % 32 of word t // 32 says whether token t is allowed."""
@@ -41,6 +42,8 @@ MOST_BYTES = 256 << 10
 MOST_COMPILED = 64
 """Grammars kept for the next request that has the same."""
 COMPILER_THREADS = 2
+MOST_FORMATS = 16
+"""Of a schema, that are not known and left out."""
 
 # The model chooses how to spell what is forced, instead of the one spelling that an encoder would give.
 _OPTIONS = '\n%llguidance {"no_forcing": true}\n'
@@ -152,6 +155,8 @@ class Grammars:
         except Exception as error:  # whatever the converters say of a text that they can't read
             raise _invalid(kind, str(error)) from None
         matcher = self._matcher(lark)
+        if matcher.is_error() and kind == "json_schema":
+            matcher, text = self._without_unknown_formats(matcher, text)
         if matcher.is_error():
             raise _invalid(kind, self._problem(text) if kind == "json_schema" else _error(matcher))
         matcher.compute_bitmask()  # of a grammar that matches nothing, this finds out
@@ -162,6 +167,16 @@ class Grammars:
     def _matcher(self, lark: str) -> LLMatcher:
         limits = LLParserLimits(verbose_errors=False, max_items_in_row=_MOST_ITEMS)
         return LLMatcher(self._get_tokenizer(), lark + _OPTIONS, log_level=0, limits=limits)
+
+    def _without_unknown_formats(self, matcher: LLMatcher, text: str) -> tuple[LLMatcher, str]:
+        """Tries again while it is a format that is wrong. The schema's matcher, and what is left of it."""
+        for _ in range(MOST_FORMATS):
+            unknown = re.search("Unknown format: (.*)", _error(matcher)) if matcher.is_error() else None
+            if unknown is None:
+                break
+            text = json.dumps(without_format(json.loads(text), unknown[1]))
+            matcher = self._matcher(_of_json_schema(text))
+        return matcher, text
 
     def _problem(self, schema: str) -> str:
         """What is wrong with a JSON schema, and where."""

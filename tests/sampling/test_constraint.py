@@ -72,6 +72,19 @@ SCHEMA = json.dumps(
             ['{"name": true}', '{"name":false, "n": 12}', '{\n  "name": true\n}'],
             ["", "{}", '{"name": 1}', '{"n": 1, "name": true}', '{"name": true', '{"name":    true}', "[]"],
         ),
+        (
+            "json_schema",
+            '{"properties": {"format": {"const": {"format": "x"}}, '
+            '"b": {"items": {"type": "string", "format": "x"}}, '
+            '"c": {"type": "string", "format": "odd one"}}, "required": ["format"]}',
+            ['{"format": {"format": "x"}, "b": ["any"], "c": ""}', '{"format": {"format": "x"}}'],
+            [
+                '{"format": {}}',
+                '{"format": {"format": "x"}, "b": [1]}',
+                '{"format": {"format": "x"}, "c": 1}',
+            ],
+        ),
+        ("json_schema", '{"type": "string", "format": "date"}', ['"2026-01-02"'], ['"x"']),
         ("json_schema", "{}", ["1", '"é"', '{"a": [null]}'], ["", "nul"]),
         ("json_schema", "true", ["[]"], ["x"]),
         ("gbnf", 'root ::= "a" [0-9]{2,3} ("x" | "é")?', ["a12", "a123x", "a12é"], ["a1", "b12", "a1234"]),

@@ -1,4 +1,4 @@
-"""Where in a JSON schema the error is, which its compiler does not say."""
+"""JSON schemas before they are compiled: where an error is, which the compiler does not say, and formats."""
 
 from __future__ import annotations
 
@@ -41,6 +41,22 @@ def locate(schema: Any, error_of: Callable[[Any], str | None]) -> tuple[str, str
             return place, message
         step, schema, message = wrong[0]
         place += step
+
+
+def without_format(schema: Any, name: str) -> Any:
+    """The schema without one `format`: in the standard, one that is not known leaves every text valid."""
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: value for key, value in schema.items() if key != "format" or value != name}
+    for key in (*_MAPS, *_LISTS, *_SCHEMAS):
+        value = kept.get(key)
+        if isinstance(value, list) and key in _LISTS:
+            kept[key] = [without_format(part, name) for part in value]
+        elif isinstance(value, dict) and key in _MAPS:
+            kept[key] = {k: without_format(part, name) for k, part in value.items()}
+        elif isinstance(value, dict) and key in _SCHEMAS:
+            kept[key] = without_format(value, name)
+    return kept
 
 
 def _parts(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:

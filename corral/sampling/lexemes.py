@@ -18,6 +18,8 @@ MOST_PLACES = 600
 """Of characters, in all lexemes of a grammar: with more, each rule and text is a lexeme."""
 MOST_PAIRS = 200_000
 """Of such places, looked at."""
+MOST_ROUNDS = 8
+"""Of looking for lexemes that clash, as those that are split may clash with others; then all are split."""
 _OTHERS = 1 << 128
 """In sets of characters, bits: one for each of ASCII, and this for all others together."""
 _ALL = (_OTHERS << 1) - 1
@@ -101,8 +103,17 @@ class _Grammar:
         self._find_first()
         self._split: set[Lexeme] = set()
         """What is no lexeme but characters."""
-        while clashes := self._clashes():
+        for _ in range(MOST_ROUNDS):
+            clashes = self._clashes()
+            if not clashes:
+                return
             self._split |= clashes
+        self._split.update(one for one in self._rules_and_texts() if not _is_character(one))
+
+    def _rules_and_texts(self) -> Iterator[Lexeme]:
+        for name, node in self._rules.items():
+            yield Rule(name)
+            yield from _texts(node)
 
     # -- which are lexemes -----------------------------------------------------------------------------------
 
@@ -281,6 +292,17 @@ def _used(node: Node) -> Iterator[str]:
                 yield from _used(one)
         case Repeat(one):
             yield from _used(one)
+
+
+def _texts(node: Node) -> Iterator[Text]:
+    match node:
+        case Text():
+            yield node
+        case Sequence(nodes) | Choice(nodes):
+            for one in nodes:
+                yield from _texts(one)
+        case Repeat(one):
+            yield from _texts(one)
 
 
 def _is_character(lexeme: Lexeme) -> bool:

@@ -11,6 +11,7 @@ from itertools import product
 import pytest
 
 from corral.errors import RequestError
+from corral.sampling import lexemes
 from corral.sampling.constraint import Grammars
 from corral.sampling.gbnf import (
     LAST,
@@ -124,9 +125,12 @@ def node(rng: random.Random, names: list[str], depth: int) -> str:
     return f"({parts[0]}){rng.choice(['*', '+', '?', '{2}', '{1,2}'])}"
 
 
+@pytest.mark.parametrize("rounds", [0, lexemes.MOST_ROUNDS])
 @pytest.mark.parametrize("seed", range(60))
-def test_any_grammar_means_what_it_says(seed: int) -> None:
+def test_any_grammar_means_what_it_says(seed: int, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random rules, one of them recursive, on every short text."""
+    monkeypatch.setattr(lexemes, "MOST_ROUNDS", rounds)
+    GRAMMARS._compiled.clear()
     rng = random.Random(seed)
     rules = [f"x ::= {node(rng, [], 2)}", f"y ::= {node(rng, ['x'], 2)}"]
     rules += [f'z ::= {node(rng, ["x", "y"], 1)} | "(" z ")"', f"root ::= {node(rng, ['x', 'y', 'z'], 3)} z"]

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from types import FrameType
 
 from corral.config import EngineConfig, ModelConfig
 from corral.engine import loop, wire
@@ -41,8 +40,9 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
 
 def main(fd: int, load: Loader = load) -> int:
     """Load what the first frame asks for, then serve until the socket is closed. Returns the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the server decides
-    signal.signal(signal.SIGTERM, _exit)
+    # Ctrl-C goes to the whole group, systemd's SIGTERM to all of a service: the server decides
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     logging.basicConfig(level=logging.WARNING, format="engine: %(message)s")
     logging.getLogger("corral.tokenizer").setLevel(logging.ERROR)  # the server logs the same
@@ -85,10 +85,6 @@ def _read(sock: socket.socket, inbox: loop.Inbox) -> None:
     except Exception:
         log.exception("the server sent what is no frame")
         os._exit(1)
-    os._exit(0)
-
-
-def _exit(_number: int, _frame: FrameType | None) -> None:
     os._exit(0)
 
 

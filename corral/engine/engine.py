@@ -6,8 +6,10 @@ import logging
 import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -139,19 +141,20 @@ class Engine:
                 return self.act(message)
 
     def submit(self, submit: Submit) -> list[Output]:
-        """Queue a request. A refusal is answered at once."""
+        """Queue a request. A refusal is answered at once, also that of another that made place."""
         assert submit.id not in self._requests, f"request {submit.id!r} is submitted twice"
         assert submit.id not in self._compiling, f"request {submit.id!r} is submitted twice"
+        displaced: list[Output] = []
         try:
             self._check(submit)
-            self._check_queue(submit)
+            displaced = self._find_place(submit)
             if submit.constraint is not None:
                 self._compiling.add(submit, submit.constraint)
             else:
                 self._enqueue(submit, self._clock())
         except Exception as error:
-            return [failure(submit.id, error)]
-        return []
+            return [*displaced, failure(submit.id, error)]
+        return displaced
 
     def _enqueue(self, submit: Submit, submitted: float, matcher: Matcher | None = None) -> None:
         request = self._request(submit, submitted, matcher)
@@ -260,6 +263,29 @@ class Engine:
             wrong = next(token for token in submit.prompt if not 0 <= token < vocab_size)
             raise RequestError(f"the prompt has token {wrong}, expected ids from 0 to {vocab_size - 1}")
         check_params(submit.sampling, vocab_size)
+
+    def _find_place(self, submit: Submit) -> list[Output]:
+        """In a full queue, whoever has most waiting makes place for one who has less. Raises Overloaded."""
+        try:
+            self._check_queue(submit)
+        except Overloaded as error:
+            loser = self._displaceable(submit)
+            if loser is None:
+                raise
+            reason = "the queue is full, and of all clients yours has most requests in it; try again later"
+            return [self._fail(loser, Overloaded(reason, error.retry_after))]
+        return []
+
+    def _displaceable(self, submit: Submit) -> Request | None:
+        """The newest request of the client that has most waiting, if this one's client would have less."""
+        queued = [request for request in self.scheduler.waiting if request.started is None]
+        clients = Counter(request.submit.client for request in queued)
+        most, count = max(clients.items(), key=itemgetter(1), default=("", 0))
+        if most == submit.client or count <= clients[submit.client] + 1:
+            return None
+        newest = next(request for request in reversed(queued) if request.submit.client == most)
+        tokens = sum(request.num_prompt for request in queued) - newest.num_prompt + len(submit.prompt)
+        return newest if tokens <= self._limits.max_queue_tokens else None
 
     def _check_queue(self, submit: Submit) -> None:
         """Whether one more may wait for its turn."""

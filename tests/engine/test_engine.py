@@ -342,6 +342,28 @@ def test_what_does_not_fit_into_the_queue_is_turned_away_at_once(started: bool) 
     assert submit_many(engine, 1, first=9) == [None]
 
 
+def test_who_has_most_in_a_full_queue_makes_place_for_others() -> None:
+    engine = queue_engine(max_queue=4, parallel=1)
+    params = SamplingParams(seed=1, ignore_eos=True)
+    answers: dict[str, list[str]] = {}
+    for id in ("a0", "a1", "a2", "a3", "a4", "b0", "a5", "b1", "b2", "c0"):
+        submit = Submit(id=id, prompt=prompt(10, 1), max_tokens=5, sampling=params, client=id[0])
+        outputs = engine.submit(submit)
+        answers[id] = [output.id for output in outputs]
+        assert all(output.error and output.error.status == 429 for output in outputs)
+        engine.check()
+        if id == "a0":
+            engine.step()  # it runs
+    # b's first and second each take the place of a's newest, until both have as many
+    assert answers["b0"] == ["a4"]
+    assert answers["a5"] == ["a5"]
+    assert answers["b1"] == ["a3"]
+    assert answers["b2"] == ["b2"]
+    assert answers["c0"] == ["a2"]
+    assert engine.stats().rejected == 5
+    assert set(run(engine)) == {"a0", "a1", "b0", "b1", "c0"}
+
+
 def test_no_queue_at_all() -> None:
     answers = submit_many(queue_engine(max_queue=0), 3)
     assert [answer is None for answer in answers] == [True, True, False]

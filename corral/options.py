@@ -548,7 +548,7 @@ OWN = (
     works("--step-ms", "=CORRAL_STEP_MS", integer(1, 60_000), 150, "engine.step_ms",
           "milliseconds that a prompt may hold up texts that are being generated"),
     works("--max-queue", "=CORRAL_MAX_QUEUE", integer(0, 1_000_000), 256, "engine.max_queue",
-          "requests that may wait for their turn; the next gets a 429"),
+          "requests that may wait for their turn; more get a 429, first of the client that has most"),
     works("--max-queue-tokens", "=CORRAL_MAX_QUEUE_TOKENS", SIZE, None, "engine.max_queue_tokens",
           "prompt tokens of those that wait; not set = 16 times the KV cache"),
     works("--queue-timeout", "=CORRAL_QUEUE_TIMEOUT", integer(0, 86_400), 600, "engine.queue_timeout",

@@ -15,6 +15,7 @@ _TOOL, _TOOL_2, _KEY, _VALUE, _RESULT = (
     "corral-probe-r",
 )
 _ID, _ID_2, _LONG_ID = "Corral001", "Corral002", "call_corral_probe_0"
+_BROKEN = '{"corral'
 _SECONDS = 0.5
 """Longest rendering of a probe: an honest template takes less than a millisecond."""
 
@@ -47,6 +48,8 @@ class Capabilities:
     """A system message first in the list reaches the prompt."""
     late_system: bool = True
     """So does one in the middle of the conversation, or a second one."""
+    lone_system: bool = True
+    """So does one that is the only message."""
     alternation: bool = False
     """Two user messages in a row are refused."""
     typed_content: bool = False
@@ -54,14 +57,20 @@ class Capabilities:
 
     tools: bool = False
     """The tools of a request reach the prompt."""
+    tools_always: bool = False
+    """A conversation without tools is refused, unless it has an empty list of them."""
     calls: bool = False
     """So do the calls of earlier replies and their results."""
     tool_role: bool = False
     """So do results behind a reply that has its calls in its text."""
     string_arguments: bool = False
     """The arguments of earlier calls have to be JSON text, not an object."""
+    object_arguments: bool = False
+    """Arguments that are no object are refused."""
     null_content: bool = False
     """A reply with calls needs a content of null."""
+    calls_apart: bool = False
+    """The calls of a reply that also says something are lost."""
     single_calls: bool = False
     """A reply with several calls is refused."""
     thinking_key: bool = False
@@ -84,9 +93,11 @@ class Capabilities:
 def probe(template: ChatTemplate) -> Capabilities:
     """Finds the capabilities of a template. Takes some milliseconds; never raises."""
 
+    no_tools: list[Any] | None = None
+
     def render(messages: Sequence[Mapping[str, Any]], tools: Any = None) -> str:
         try:
-            return template.render(messages, tools=tools, max_seconds=_SECONDS)
+            return template.render(messages, tools=tools or no_tools, max_seconds=_SECONDS)
         except TemplateError:
             return ""
 
@@ -99,6 +110,10 @@ def probe(template: ChatTemplate) -> Capabilities:
 
     user = {"role": "user", "content": _USER}
     typed_user = {"role": "user", "content": typed(_USER)}
+    if not render([user]) and not render([typed_user]):
+        no_tools = []
+        if not render([user]) and not render([typed_user]):
+            no_tools = None
     typed_content = not shows([user], _USER) and shows([typed_user], _USER)
 
     def say(role: str, text: str) -> dict[str, Any]:
@@ -113,8 +128,10 @@ def probe(template: ChatTemplate) -> Capabilities:
         late_system=takes_system
         and shows([system, user, reply, system_2, user_2], _SYSTEM, _SYSTEM_2, _USER_2)
         and shows([system, system_2, user], _SYSTEM, _SYSTEM_2),
+        lone_system=takes_system and shows([system], _SYSTEM),
         alternation=dialogue and not shows([user, user_2], _USER, _USER_2),
         typed_content=typed_content,
+        tools_always=no_tools is not None,
         thinking_key="message.thinking" in template.source.text
         and "reasoning_content" not in template.source.text,
     )
@@ -151,6 +168,12 @@ def _probe_tools(facts: Capabilities, render: Render, say: Say) -> Capabilities:
         plain = f"'{_KEY}'" not in after and f'\\"{_KEY}' not in after
         return after if whole and plain and _KEY in after and _VALUE in after else ""
 
+    def takes_arguments(arguments: Any) -> bool:
+        """Whether a call with them is rendered at all."""
+        call = {"id": _ID, "type": "function", "function": {"name": _TOOL, "arguments": arguments}}
+        reply = {"role": "assistant", "content": empty, "tool_calls": [call]}
+        return render([user, reply, result], _TOOLS) != ""
+
     empty: Any = [] if facts.typed_content else ""
     as_object, as_text = {_KEY: _VALUE}, f'{{"{_KEY}": "{_VALUE}"}}'
     for arguments in (as_object, as_text):
@@ -161,7 +184,9 @@ def _probe_tools(facts: Capabilities, render: Render, say: Say) -> Capabilities:
                 facts,
                 calls=True,
                 string_arguments=arguments is as_text,
+                object_arguments=arguments is as_object and not takes_arguments(_BROKEN),
                 null_content=content is None,
+                calls_apart=not talk(arguments, say("assistant", _REPLY)["content"], _ID),
                 single_calls=not talk(arguments, content, _ID, _ID_2),
                 short_ids=not talk(arguments, content, _LONG_ID),
             )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 from corral.chat.capabilities import Capabilities
 from corral.chat.tool_formats.format import ToolFormat
+from corral.chat.turns import alternate, fold_system, one_system, with_user
 from corral.errors import RequestError
 
 ROLES = {"developer": "system", "function": "tool"}
@@ -31,6 +31,8 @@ def normalise(
     said = [_message(m, f"messages[{i}]") for i, m in enumerate(messages)]
     if len(said) > 1 and said[-1]["role"] == said[-2]["role"] == "assistant":
         raise RequestError("Cannot have 2 or more assistant messages at the end of the list.")
+    if capabilities.object_arguments:
+        _check_arguments(said)
     if instructions:
         said.insert(0, {"role": "system", "content": instructions})
     if capabilities.calls:
@@ -40,11 +42,13 @@ def normalise(
     if capabilities.thinking_key:
         said = [_rename_reasoning(m) for m in said]
     if not capabilities.system:
-        said = _fold_system(said)
+        said = fold_system(said)
     elif not capabilities.late_system or instructions:
-        said = _one_system(said, capabilities.late_system)
+        said = one_system(said, capabilities.late_system)
+    if not capabilities.lone_system:
+        said = with_user(said)
     if capabilities.alternation:
-        said = _merge_users(said)
+        said = alternate(said)
     if capabilities.typed_content:
         said = [{**m, "content": _typed(m["content"])} for m in said]
     return said
@@ -112,6 +116,18 @@ def _object(arguments: str | dict[str, Any] | None) -> str | dict[str, Any]:
     return value if isinstance(value, dict) else arguments
 
 
+def _check_arguments(messages: list[Message]) -> None:
+    """For a template that goes through the members of the arguments."""
+    for i, message in enumerate(messages):
+        for n, call in enumerate(message.get("tool_calls", ())):
+            arguments = call["function"]["arguments"]
+            if isinstance(arguments, str):
+                raise RequestError(
+                    f"Field 'messages[{i}].tool_calls[{n}].function.arguments': expected the text of a JSON "
+                    f"object, as the chat template needs it, got {arguments[:80]!r}"
+                )
+
+
 def _argument_text(arguments: str | dict[str, Any]) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
@@ -131,7 +147,7 @@ def _say_calls(messages: list[Message], capabilities: Capabilities) -> list[Mess
             said.append(message)
             continue
         calls = [_say_call(c, capabilities) for c in message["tool_calls"]]
-        if message["content"] and capabilities.null_content:  # then what it said is a reply of its own
+        if message["content"] and capabilities.calls_apart:  # what it said is a reply of its own
             said.append({k: v for k, v in message.items() if k != "tool_calls"})
             message = {**message, "content": ""}
         content = message["content"] or (None if capabilities.null_content else "")
@@ -177,9 +193,13 @@ def _write_calls(messages: list[Message], capabilities: Capabilities, format: To
             text = format.write([(c["name"], _argument_text(c["arguments"])) for c in calls])
             content = "\n".join(filter(None, (message["content"], text)))
             message = {k: v for k, v in message.items() if k != "tool_calls"} | {"content": content}
-        elif message["role"] == "tool" and not capabilities.tool_role:
-            name = names.get(message.get("tool_call_id", "")) or message.get("name") or "the function"
-            message = {"role": "user", "content": f"Result of {name}:\n{message['content']}"}
+        elif message["role"] == "tool":
+            name = names.get(message.get("tool_call_id", "")) or message.get("name")
+            if capabilities.tool_role:
+                message = {**message, "name": name or "unknown"}
+            else:
+                text = f"Result of {name or 'the function'}:\n{message['content']}"
+                message = {"role": "user", "content": text}
         said.append(message)
     return said
 
@@ -218,45 +238,6 @@ def _text(content: Any, where: str) -> str:
 
 def _typed(content: str | None) -> list[Message] | None:
     return None if content is None else [{"type": "text", "text": content}]
-
-
-def _fold_system(messages: list[Message]) -> list[Message]:
-    """Puts each system text in front of the next user message; the last one, if none follows, becomes one."""
-    folded: list[Message] = []
-    pending: list[str] = []
-    for message in messages:
-        if message["role"] == "system":
-            pending.append(message["content"])
-            continue
-        if pending and message["role"] == "user":
-            message = {**message, "content": "\n".join((*pending, message["content"]))}
-            pending = []
-        folded.append(message)
-    if pending:
-        folded.append({"role": "user", "content": "\n".join(pending)})
-    return folded
-
-
-def _one_system(messages: list[Message], late: bool) -> list[Message]:
-    """Joins the system messages at the beginning; folds those that follow unless `late` ones are possible."""
-    first = 0
-    while first < len(messages) and messages[first]["role"] == "system":
-        first += 1
-    rest = messages[first:] if late else _fold_system(messages[first:])
-    if not first:
-        return rest
-    return [{**messages[0], "content": "\n\n".join(m["content"] for m in messages[:first])}, *rest]
-
-
-def _merge_users(messages: list[Message]) -> list[Message]:
-    """Joins user messages that follow one another."""
-    merged: list[Message] = []
-    for role, group in groupby(messages, key=lambda m: m["role"]):
-        run = list(group)
-        if role == "user" and len(run) > 1:
-            run = [{**run[0], "content": "\n\n".join(m["content"] for m in run)}]
-        merged += run
-    return merged
 
 
 def _kind(value: Any) -> str:

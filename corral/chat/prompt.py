@@ -10,7 +10,7 @@ from typing import Any
 from corral.chat.capabilities import Capabilities, probe
 from corral.chat.messages import normalise
 from corral.chat.reply_format import ReplyFormat
-from corral.chat.template import ChatTemplate, TemplateSource
+from corral.chat.template import ChatTemplate, TemplateError, TemplateSource
 from corral.chat.tool_formats import GENERIC
 from corral.chat.tools import Tools
 from corral.errors import RequestError
@@ -54,6 +54,8 @@ class ChatPrompter:
         template = ChatTemplate(source, bos_token, eos_token)
         capabilities = probe(template)
         format = ReplyFormat.of(source.text, knows_tools=capabilities.tools)
+        if format.tools is GENERIC:  # calls are said as they are to be written
+            capabilities = replace(capabilities, calls=False, object_arguments=False)
         return cls(template, capabilities, format, add_bos, add_eos, with_tools)
 
     def chosen(self, tools: Tools | None) -> ChatPrompter:
@@ -84,17 +86,31 @@ class ChatPrompter:
         said = normalise(
             messages, self.capabilities, self.format.tools, instructions(tools) if tools and described else ""
         )
-        shown = tools.described() if tools and not described else None
+        shown = (
+            tools.described() if tools and not described else [] if self.capabilities.tools_always else None
+        )
         trailing = said[-1]["role"] == "assistant" and not said[-1].get("tool_calls")
         if continue_final_message and not trailing:
             raise RequestError("Field 'continue_final_message': the last message is not an assistant's")
         if trailing and continue_final_message is not False and not add_generation_prompt:
             *before, reply = said
-            prompt = self._continued(self._render(before, True, shown, kwargs) if before else "", reply)
+            prompt = self._continued(self._before(before, reply, shown, kwargs), reply)
         else:
             text = self._render(said, add_generation_prompt is not False, shown, kwargs)
             prompt = Prompt(text, self.format.opened_by(text))
         return replace(prompt, text=self._without_ends(prompt.text))
+
+    def _before(
+        self, messages: Sequence[Mapping[str, Any]], reply: Mapping[str, Any], tools: Any, kwargs: Any
+    ) -> str:
+        """The prompt up to the reply. If nothing is before it, not every template has one for that."""
+        try:
+            return self._render(messages, True, tools, kwargs)
+        except TemplateError:
+            if messages:
+                raise
+        nothing = "" if isinstance(reply["content"], str) else []
+        return self._render([{"role": "user", "content": nothing}], True, tools, kwargs)
 
     def _continued(self, text: str, reply: Mapping[str, Any]) -> Prompt:
         """A prompt with the beginning of the reply: what it thought, if said apart, and what it answered."""

@@ -8,9 +8,17 @@ from types import TracebackType
 from typing import Any
 
 from jinja2 import Template, TemplateSyntaxError
+from jinja2.meta import find_undeclared_variables
 
 from corral.chat.builtin import BUILTIN, DEFAULT
-from corral.chat.sandbox import BoundedEnvironment, Budget, TemplateLimit, TemplateRaised
+from corral.chat.sandbox import (
+    BoundedEnvironment,
+    Budget,
+    TemplateLimit,
+    TemplateRaised,
+    strftime_now,
+    tojson,
+)
 from corral.errors import OptionError, RequestError
 
 MAX_SOURCE = 1 << 20
@@ -88,6 +96,7 @@ class ChatTemplate:
             )
         try:
             self._template = _compile(self._env, source.text)
+            self._names = find_undeclared_variables(self._env.parse(source.text))
         except TemplateSyntaxError as error:
             raise OptionError(
                 f"the chat template of {source.origin} is wrong in line {error.lineno}: {error.message}"
@@ -121,6 +130,9 @@ class ChatTemplate:
             "eos_token": self.eos_token,
             "add_generation_prompt": add_generation_prompt,
         }
+        if "functions" in self._names and "tools" not in self._names:  # FireFunction's own names
+            variables.setdefault("functions", tojson([t["function"] for t in tools or ()], indent=4))
+            variables.setdefault("datetime", strftime_now("%b %d %Y %H:%M:%S"))
         pieces: list[str] = []
         try:
             with self._env.spending(budget):

@@ -48,6 +48,7 @@ THINKING: Sequence[Thinking] = (
     Thinking("<mm:think>", "</mm:think>"),  # MiniMax M3
     Thinking("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
     Thinking("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker
+    Thinking("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]", ("[BEGIN FINAL RESPONSE]",)),  # Apriel
     Thinking("<thought>", "</thought>"),  # EXAONE Deep
     Thinking("<reasoning>", "</reasoning>"),
     Thinking(

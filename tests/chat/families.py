@@ -86,6 +86,12 @@ class Family:
     text_arguments: bool = False
     null_content: bool = False
     """A reply with calls is known by its null content."""
+    wants_user: bool = False
+    """A conversation without a user is refused."""
+    wants_tools: bool = False
+    """It goes through the tools without asking whether there are any."""
+    wants_text: bool = False
+    """A reply of neither text nor calls is refused."""
     mentions: str = ""
     """What else the real template says, that its syntax is known by."""
 
@@ -105,7 +111,21 @@ class Family:
             parts.append("{# " + self.mentions + " #}")
         if self.tools:
             parts.append("{% if tools %}" + self.tools + "{% endif %}")
+        if self.wants_user:
+            parts.append(
+                "{% if not messages | selectattr('role', 'equalto', 'user') | list %}"
+                + refuse % "No user query found"
+                + "{% endif %}"
+            )
+        if self.wants_tools:
+            parts.append("{% for t in tools %}{% endfor %}")
         parts.append("{% set ns = namespace(turns=0) %}{% for m in messages %}")
+        if self.wants_text:
+            parts.append(
+                "{% if m.role == 'assistant' and not m.content and not m.tool_calls %}"
+                + refuse % "A reply needs content or calls"
+                + "{% endif %}"
+            )
         if self.alternates:
             parts.append(
                 "{% if m.role in ['user', 'assistant'] and not m.tool_calls %}"
@@ -177,6 +197,7 @@ FAMILIES: dict[str, Family] = {
     "qwen-3.5": Family(
         **CHATML,
         first_system_only=True,
+        wants_user=True,
         tools="<|im_start|>user\n# Tools\n{{ tools | tojson }}<|im_end|>\n",
         call="<tool_call>\n<function={{ f.name }}>\n"
         + parameters("<parameter=K>\nV\n</parameter>\n")
@@ -184,6 +205,45 @@ FAMILIES: dict[str, Family] = {
         opens="<think>\n",
         format="qwen3-coder",
         thinking="<think>",
+    ),
+    "hermes-3-tool-use": Family(
+        **CHATML, wants_tools=True, tools=CHATML_TOOLS, call=HERMES_CALL, format="hermes"
+    ),
+    "firefunction-2": Family(
+        **LLAMA_3,
+        start="{{ 'Functions: ' + functions }}",
+        call=' functools[{"name": "{{ f.name }}", "arguments": {{ ' + ARGS + " }}}]",
+        one_call=True,
+        format="firefunction-v2",
+    ),
+    "ministral-3": Family(
+        **TEKKEN,
+        alternates=True,
+        wants_text=True,
+        tools="[AVAILABLE_TOOLS]{{ tools | tojson }}[/AVAILABLE_TOOLS]",
+        call="[TOOL_CALLS]{{ f.name }}[ARGS]{{ " + ARGS + " }}",
+        mentions="[THINK] [/THINK]",
+        format="mistral-args",
+        thinking="[THINK]",
+    ),
+    "apriel-1.6": Family(
+        system="<|begin_system|>\n{}\n",
+        user="<|begin_user|>\n{}\n",
+        assistant="<|begin_assistant|>\n{}\n<|end|>\n",
+        result="<|begin_tool_result|>\n{}\n",
+        generation="<|begin_assistant|>\n",
+        tools="{{ tools | tojson }}",
+        call='<tool_calls>[{"name": "{{ f.name }}", "arguments": {{ ' + ARGS + " }}}]</tool_calls>",
+        one_call=True,
+        opens="Here are my reasoning steps:\n",
+        mentions="[BEGIN FINAL RESPONSE]",
+        format="apriel",
+        thinking="Here are my reasoning steps:",
+    ),
+    "lfm-2-8b": Family(
+        **CHATML,
+        tools="<|im_start|>system\nList of tools: <|tool_list_start|>[{{ tools | tojson }}]<|im_end|>\n",
+        format="lfm2",
     ),
     "hermes-2-pro": Family(**CHATML, tools=CHATML_TOOLS, call=HERMES_CALL, format="hermes"),
     "smollm-3": Family(**CHATML, opens=THINK_SWITCH, thinking="<think>"),

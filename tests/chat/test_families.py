@@ -12,6 +12,7 @@ from formats import BY_NAME, PARIS, gather, read, tools
 
 from corral.chat.prompt import ChatPrompter, instructions
 from corral.chat.template import TemplateSource
+from corral.errors import RequestError
 
 GOLDEN = Path(__file__).with_name("families.json")
 
@@ -45,6 +46,10 @@ SEVERAL = [
     say("tool", "found", tool_call_id="call_2"),
 ]  # fmt: skip
 PREFILL = [*TALK[:3]]
+GREETING = [say("assistant", "A"), say("user", "U")]
+TWO_REPLIES = [say("user", "U"), say("assistant", "A"), say("assistant", "B"), say("user", "V")]
+SILENCE = [say("user", "U"), say("assistant", None), say("user", "V")]
+INTERRUPTED = [*CALLS, say("user", "V")]
 CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], bool]] = {
     "talk": (TALK, False),
     "a later system message": (LATE, False),
@@ -52,6 +57,12 @@ CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], bool]] = {
     "calls": (CALLS, True),
     "several calls": (SEVERAL, True),
     "a reply to go on with": (PREFILL, False),
+    "the assistant begins": (GREETING, False),
+    "two replies": (TWO_REPLIES, False),
+    "a reply of nothing": (SILENCE, False),
+    "a word behind a result": (INTERRUPTED, True),
+    "a system message alone": ([say("system", "S")], False),
+    "nothing but a reply to go on with": ([say("assistant", "A")], False),
 }
 
 
@@ -95,6 +106,11 @@ def test_nothing_is_lost_on_the_way(name: str) -> None:
         for word in ("get_weather", "search", "Wait.", "Paris", "sunny", "found") if with_tools else ():
             if word in str(messages):
                 assert word in prompt
+        at = -1
+        for message in messages:
+            if message["content"] is not None and not with_tools:
+                at = prompt.find(message["content"], at + 1)
+                assert at >= 0, (message, prompt)
         assert "<s>" not in prompt
 
 
@@ -127,6 +143,19 @@ def test_reasoning_is_known_to_be_open(name: str) -> None:
             made = prompter(family).format
             got = read(made, list(f"Hm.\n{made.thinking and made.thinking.end}\n\nYes"), None, opened=True)
             assert (got.reasoning, got.content) == ("Hm.", "Yes")
+
+
+@every
+def test_arguments_that_are_no_object(name: str) -> None:
+    """As of a reply that was cut off: they are shown as they are, or named."""
+    for arguments in ('{"city": "Par', "[1]"):
+        broken = say("assistant", None, tool_calls=[call("call_1", "get_weather", arguments)])
+        try:
+            prompt = prompter(FAMILIES[name]).prompt([CALLS[0], broken, CALLS[2]], tools=tools())
+        except RequestError as error:
+            assert "'messages[1].tool_calls[0].function.arguments': expected" in str(error)
+        else:
+            assert "Par" in prompt or "[1]" in prompt
 
 
 @every

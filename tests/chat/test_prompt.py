@@ -46,9 +46,9 @@ def say(role: str, content: Any) -> dict[str, Any]:
     [
         (CHATML, Capabilities(tool_role=True)),
         (NAMED, Capabilities(tool_role=True)),
-        (INST, Capabilities(system=False, late_system=False, alternation=True)),
+        (INST, Capabilities(system=False, late_system=False, lone_system=False, alternation=True)),
         (PARTS, Capabilities(typed_content=True, tool_role=True)),
-        ("{{ raise_exception('never') }}", Capabilities(system=False, late_system=False)),
+        ("{{ raise_exception('never') }}", Capabilities(system=False, late_system=False, lone_system=False)),
         ("{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}", None),
     ],
     ids=["chatml", "named", "inst", "parts", "refuses all", "hangs"],
@@ -82,6 +82,16 @@ SYSTEM_CASES: list[tuple[str, list[dict[str, Any]], str]] = [
     (NAMED, [say("user", "U"), say("assistant", "A")], "<user>U<reply>A"),
     (PARTS, [say("user", "U"), say("assistant", "A")], "<user>UA"),
     (INST, [say("user", "U"), say("assistant", "A")], "<s>[INST] U [/INST]A"),
+    (NAMED, [say("assistant", "A")], "<reply>A"),
+    (INST, [say("assistant", "A")], "<s>[INST]  [/INST]A"),
+    # turns that a strict template has no place for
+    (INST, [say("assistant", "A"), say("user", "U")], "<s>[INST]  [/INST] A</s>[INST] U [/INST]"),
+    (
+        INST,
+        [say("user", "U"), say("assistant", "A"), say("assistant", "B"), say("user", "V")],
+        "<s>[INST] U [/INST] A\n\nB</s>[INST] V [/INST]",
+    ),
+    (INST, [say("user", "U"), say("assistant", None), say("user", "V")], "<s>[INST] U\n\nV [/INST]"),
 ]
 
 
@@ -117,8 +127,8 @@ def test_what_is_wrong_with_the_messages_is_named(messages: list[Any], reason: s
 
 
 def test_a_refusal_of_the_template_is_the_clients_mistake() -> None:
-    with pytest.raises(TemplateError, match=r"line 2 .* \[assistant, user\]: roles must alternate"):
-        prompter(INST).prompt([say("assistant", "A"), say("user", "V")])
+    with pytest.raises(TemplateError, match=r"line 5 .* \[user, critic\]: only user and assistant"):
+        prompter(INST).prompt([say("user", "U"), say("critic", "C")])
 
 
 @pytest.mark.parametrize(

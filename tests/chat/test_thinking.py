@@ -18,7 +18,7 @@ every = pytest.mark.parametrize("thinking", THINKING, ids=lambda t: t.start)
 
 @every
 def test_it_is_found_in_a_template(thinking: Thinking) -> None:
-    assert thinking_of(f"... {thinking.start} ...") == thinking
+    assert thinking_of(f"... {thinking.start} ... {thinking.end}") == thinking
     assert thinking_of("nothing of the kind") is None
 
 

@@ -218,3 +218,11 @@ def test_parameters_take_the_types_of_the_schema() -> None:
         ("[" * 100000, {"array"}, '"' + "[" * 100000 + '"'),
     ]:
         assert as_json(text, types) == expected
+
+
+def test_line_breaks_in_the_strings_of_a_pythonic_call() -> None:
+    lfm = ReplyFormat(tool_format("<|tool_call_start|>"))
+    text = "<|tool_call_start|>[search(query='a \"b\"\nc')]<|tool_call_end|>"
+    assert read(lfm, list(text), tools()).parsed == [("search", {"query": 'a "b"\nc'})]
+    text = "<|tool_call_start|>[\n  search(query='a'),\n  search(query='b')\n]<|tool_call_end|>"
+    assert read(lfm, list(text), tools()).parsed == [("search", {"query": "a"}), ("search", {"query": "b"})]

@@ -21,7 +21,11 @@ class Pythonic(MarkedCalls):
 
     name = "lfm2"
     opening, closing, repeat = "<|tool_call_start|>", "<|tool_call_end|>", False
-    found_by = (("<|tool_call_start|>",), ("List of tools: [", "<|im_start|>"))
+    found_by = (
+        ("<|tool_call_start|>",),
+        ("<|tool_list_start|>",),
+        ("List of tools: [", "<|im_start|>"),
+    )
     markers = (opening, closing)
 
     def block(self, r: Reader, tools: Tools | None) -> Script[bool]:
@@ -36,9 +40,16 @@ class Pythonic(MarkedCalls):
     def write(self, calls: Sequence[tuple[str, str]]) -> str:
         texts = []
         for name, arguments in calls:
-            values = json.loads(arguments)
-            pairs = values.items() if isinstance(values, dict) else ()
-            texts.append(f"{name}({', '.join(f'{key}={value!r}' for key, value in pairs)})")
+            try:
+                values = json.loads(arguments)
+            except (ValueError, RecursionError):  # as it was written then
+                values = None
+            members = (
+                ", ".join(f"{key}={value!r}" for key, value in values.items())
+                if isinstance(values, dict)
+                else arguments
+            )
+            texts.append(f"{name}({members})")
         return f"{self.opening}[{', '.join(texts)}]{self.closing}"
 
     def body(self, g: Grammar) -> str:
@@ -60,6 +71,11 @@ def python_calls(text: str) -> list[tuple[str, dict[str, Any]]]:
     """Names and keyword arguments of a list of calls; empty if it is anything else."""
     if len(text) > MAX_TEXT:
         return []
+    # models break lines inside of strings, which Python does not
+    return _python_calls(text) or _python_calls(text.strip().replace("\n", "\\n"))
+
+
+def _python_calls(text: str) -> list[tuple[str, dict[str, Any]]]:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
         nodes = tree.elts if isinstance(tree, ast.List) else [tree]

@@ -148,13 +148,17 @@ def test_reasoning_is_known_to_be_open(name: str) -> None:
 @every
 def test_arguments_that_are_no_object(name: str) -> None:
     """As of a reply that was cut off: they are shown as they are, or named."""
+    made = prompter(FAMILIES[name])
     for arguments in ('{"city": "Par', "[1]"):
         broken = say("assistant", None, tool_calls=[call("call_1", "get_weather", arguments)])
-        try:
-            prompt = prompter(FAMILIES[name]).prompt([CALLS[0], broken, CALLS[2]], tools=tools())
-        except RequestError as error:
-            assert "'messages[1].tool_calls[0].function.arguments': expected" in str(error)
+        messages = [CALLS[0], broken, CALLS[2]]
+        if made.capabilities.object_arguments:
+            with pytest.raises(
+                RequestError, match=r"'messages\[1\].tool_calls\[0\].function.arguments': exp"
+            ):
+                made.prompt(messages, tools=tools())
         else:
+            prompt = made.prompt(messages, tools=tools())
             assert "Par" in prompt or "[1]" in prompt
 
 

@@ -30,9 +30,11 @@ class Thinking:
     def script(self, r: Reader, *, opened: bool) -> Script[None]:
         """Reads the reasoning, if there is any."""
         if not opened:
-            if not (yield from r.after_spaces(self.start)):
+            begun = yield from r.after_spaces(self.start, self.end)
+            if begun:
+                r.marker(begun)
+            if begun != self.start:  # an end right away: it thinks of nothing
                 return
-            r.marker(self.start)
         r.reasons = True
         found = yield from r.until([self.end], r.reasoning)
         r.reasons = False

@@ -299,6 +299,12 @@ EXAMPLES = [
         '{"name": "get_weather", "parameters": ' + A + "}",
         '[{"name": "get_weather", "parameters": ' + A + '}, {"name": "search", "parameters": ' + B + "}]",
     ),
+    Example(
+        "llama-4",
+        '<|header_start|>"parameters"',
+        '{"name": "get_weather", "parameters": ' + A + "}",
+        '[{"name": "get_weather", "parameters": ' + A + '}, {"name": "search", "parameters": ' + B + "}]",
+    ),
     Example("generic", "", CALL, f"[{CALL}, {CALL_2}]"),
 ]
 BY_NAME = {e.name: e for e in EXAMPLES}

@@ -23,6 +23,13 @@ def test_it_is_found_in_a_template(thinking: Thinking) -> None:
 
 
 @every
+def test_an_end_without_a_beginning_is_no_content(thinking: Thinking) -> None:
+    format = ReplyFormat(thinking=thinking)
+    assert read(format, list(f"{thinking.end}\n\nYes"), None).content == "Yes"
+    assert read(format, list(f"Yes {thinking.end}"), None).content == f"Yes {thinking.end}"
+
+
+@every
 @pytest.mark.parametrize("opened", [False, True])
 def test_reasoning_is_apart_however_it_is_cut(thinking: Thinking, opened: bool) -> None:
     text = f"{'' if opened else thinking.start}\n First, <a>.\n\nThen [b]. \n{thinking.end}\n\n Yes.\n"

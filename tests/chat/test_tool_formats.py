@@ -19,6 +19,10 @@ def test_every_format_has_an_example() -> None:
     assert {e.name for e in EXAMPLES} | {"deepseek-v4"} == {f.name for f in (*FORMATS, GENERIC)}
 
 
+def test_a_syntax_that_looks_like_another_is_not_taken_for_it() -> None:
+    assert tool_format("]<]minimax[>[<tool_call>]<]minimax[>[<invoke name=") is GENERIC
+
+
 @every
 def test_it_is_recognised_in_a_template(example: Example) -> None:
     assert tool_format(example.template).name == example.name
@@ -51,7 +55,7 @@ def test_the_cuts_make_no_difference(example: Example) -> None:
 
 @every
 def test_text_before_a_call_is_content(example: Example) -> None:
-    if example.name in ("llama-3", "generic", "functionary-v3.2", "harmony"):
+    if example.name in ("llama-3", "llama-4", "generic", "functionary-v3.2", "harmony"):
         return  # their calls are all of a reply, or a part of its own
     got = read(format_of(example), list(f" I look, [a] <b> it up.\n\n{example.text}\n"), tools())
     assert got.parsed == [PARIS]

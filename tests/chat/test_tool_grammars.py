@@ -116,7 +116,7 @@ def test_one_call_where_they_are_not_parallel(example: Example, control: bool) -
 @every
 @kinds
 def test_text_before_a_call(example: Example, control: bool) -> None:
-    if example.name in ("llama-3", "generic", "functionary-v3.2", "harmony"):
+    if example.name in ("llama-3", "llama-4", "generic", "functionary-v3.2", "harmony"):
         return
     format = ReplyFormat(tool_format(example.template))
     assert takes(format, f"Let me see.\n\n{example.text}", control) == "whole"

@@ -21,6 +21,7 @@ from corral.chat.tool_formats import (
 from corral.chat.tool_formats.format import ToolFormat
 
 FORMATS: Sequence[ToolFormat] = (
+    bare_json.GENERIC,
     harmony.HARMONY,
     functionary.V3_2,
     tagged_parameters.DEEPSEEK_V3_2,
@@ -49,6 +50,7 @@ FORMATS: Sequence[ToolFormat] = (
     tagged_json.HERMES,
     functionary.V3_1,
     bare_json.LLAMA_3,
+    bare_json.LLAMA_4,
 )
 
 GENERIC = bare_json.GENERIC

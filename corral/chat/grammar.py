@@ -26,6 +26,11 @@ SPACE = r"[ \n\t]{0,16}"
 
 JSON_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
+COMPOSED = frozenset(
+    ("$ref", "allOf", "anyOf", "dependentSchemas", "else", "if", "oneOf", "patternProperties", "then")
+)
+"""With one of these a schema's members are not all in its `properties`."""
+
 _LENIENT = {"lenient": True, "whitespace_pattern": SPACE}
 
 
@@ -86,8 +91,7 @@ class Grammar:
 
     def json(self, schema: Mapping[str, Any] | bool) -> str:
         """A JSON value. What llguidance can't enforce of a schema is not."""
-        if not isinstance(schema, Mapping):
-            schema = {}
+        schema = closed(schema) if isinstance(schema, Mapping) else {}
         text = json.dumps({**schema, "x-guidance": _LENIENT}, ensure_ascii=False)
         if not _enforceable(text):
             kind = {"type": schema["type"]} if schema.get("type") in JSON_TYPES else {}
@@ -159,6 +163,25 @@ class Grammar:
         new = f"{name}{len(self._rules)}" if name.islower() else name
         self._rules[new + options] = body
         return new
+
+
+def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without members that it has no words for, as far as it is plain what members it has.
+
+    A schema is open unless it says otherwise, and small models go on inventing members.
+    """
+    made = dict(schema)
+    if COMPOSED & made.keys():
+        return made
+    properties, items = made.get("properties"), made.get("items")
+    if isinstance(properties, Mapping):
+        made["properties"] = {k: closed(v) if isinstance(v, Mapping) else v for k, v in properties.items()}
+        required = made.get("required")
+        if not isinstance(required, list) or all(isinstance(r, str) and r in properties for r in required):
+            made.setdefault("additionalProperties", False)
+    if isinstance(items, Mapping):
+        made["items"] = closed(items)
+    return made
 
 
 @lru_cache(maxsize=1024)

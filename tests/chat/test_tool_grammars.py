@@ -13,6 +13,7 @@ from formats import EXAMPLES, Example, tools
 from corral.chat.reply_format import ReplyFormat
 from corral.chat.thinking import THINKING, Thinking
 from corral.chat.tool_formats import tool_format
+from corral.chat.tools import Tools, read_tools
 
 EOS = 256
 
@@ -45,11 +46,11 @@ class Vocabulary:
 
 def takes(
     format: ReplyFormat, text: str, control: bool, *, choice: Any = "auto", parallel: bool | None = None,
-    opened: bool = False,
+    opened: bool = False, given: Tools | None = None,
 ) -> str:  # fmt: skip
     """What the text is to the grammar: "whole", a "beginning", or "wrong"."""
     vocabulary = Vocabulary([m for m in dict.fromkeys(format.markers(tools=True)) if m] if control else [])
-    lark = format.grammar(tools(choice, parallel), vocabulary.control.get, opened=opened)
+    lark = format.grammar(given or tools(choice, parallel), vocabulary.control.get, opened=opened)
     tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(vocabulary))
     matcher = llguidance.LLMatcher(tokenizer, llguidance.LLMatcher.grammar_from_lark(lark))
     assert not matcher.is_error(), f"{matcher.get_error()}\n{lark}"
@@ -169,8 +170,6 @@ def test_the_markers_around_an_answer() -> None:
 )
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if e.name in SHAPES], ids=lambda e: e.name)
 def test_schemas_of_all_sorts_make_a_grammar(example: Example, schema: dict[str, Any]) -> None:
-    from corral.chat.tools import read_tools
-
     given = read_tools(
         [{"type": "function", "function": {"name": "f-1.x", "parameters": schema}}], "auto", True
     )
@@ -178,3 +177,34 @@ def test_schemas_of_all_sorts_make_a_grammar(example: Example, schema: dict[str,
     lark = ReplyFormat(tool_format(example.template)).grammar(given, lambda _: None, opened=False)
     error = llguidance.LLMatcher.validate_grammar(llguidance.LLMatcher.grammar_from_lark(lark))
     assert not error or error.startswith("WARNING"), f"{error}\n{lark}"
+
+
+def test_members_that_a_schema_does_not_have_are_not_made_up() -> None:
+    for parameters, text, expected in [
+        ({"type": "object", "properties": {}}, "{}", "whole"),
+        ({"type": "object", "properties": {}}, '{"a": 1}', "wrong"),
+        ({"type": "object"}, '{"a": 1}', "whole"),
+        ({"type": "object", "properties": {}, "required": ["a"]}, '{"a": 1}', "whole"),
+        ({"type": "object", "properties": {"a": {"type": "integer"}}}, '{"a": 1, "b": 2}', "wrong"),
+        (
+            {"properties": {"a": {"type": "integer"}}, "additionalProperties": True},
+            '{"a": 1, "b": 2}',
+            "whole",
+        ),
+        (
+            {"properties": {"l": {"type": "array", "items": {"properties": {"a": {}}}}}},
+            '{"l": [{"a": 1, "b": 2}]}',
+            "wrong",
+        ),
+        (
+            {"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}}]},
+            '{"a": 1, "b": 2}',
+            "whole",
+        ),
+    ]:
+        schema = {"type": "object", **parameters}
+        given = read_tools(
+            [{"type": "function", "function": {"name": "f", "parameters": schema}}], "required", False
+        )
+        call = f'<tool_call>{{"name": "f", "arguments": {text}}}</tool_call>'
+        assert takes(ReplyFormat(tool_format("<tool_call>")), call, False, given=given) == expected, text

@@ -5,6 +5,8 @@ Each writes the prompt format its model family was trained on; the first `bos_to
 
 from __future__ import annotations
 
+from corral.chat.builtin_formats import MORE
+
 DEFAULT = "chatml"
 
 CHATML = """\
@@ -116,4 +118,10 @@ BUILTIN: dict[str, str] = {
         "<|start_of_role|>assistant<|end_of_role|>",
     ),
     "smollm": CHATML,
+    "llama2-sys": _instruct("", _LLAMA2_SYSTEM, "[INST] %s [/INST]", "%s</s>"),
+    "llama2-sys-bos": _instruct("", _LLAMA2_SYSTEM, "[INST] %s [/INST]", "%s</s>", rest="<s>"),
+    "llama2-sys-strip": _instruct("", _LLAMA2_SYSTEM, "[INST] %s [/INST]", "%s</s>").replace(
+        "message.content", "message.content|trim"
+    ),
+    **MORE,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from corral.chat.builtin import BUILTIN, CHATML
+from corral.chat.prompt import ChatPrompter
 from corral.chat.template import ChatTemplate, TemplateError, TemplateSource, choose_template
 from corral.errors import OptionError
 
@@ -35,6 +36,42 @@ BUILTIN_PROMPTS = {
     "<|user|>\nV<|endoftext|>\n<|assistant|>\n",
     "deepseek": "S### Instruction:\nU\n### Response:\nA\n<|EOT|>\n### Instruction:\nV\n### Response:\n",
     "deepseek3": "S\n\n<｜User｜>U<｜Assistant｜>A<｜end▁of▁sentence｜><｜User｜>V<｜Assistant｜>",
+    "llama2-sys": "[INST] <<SYS>>\nS\n<</SYS>>\n\nU [/INST]A</s>[INST] V [/INST]",
+    "llama2-sys-bos": "[INST] <<SYS>>\nS\n<</SYS>>\n\nU [/INST]A</s><s>[INST] V [/INST]",
+    "llama2-sys-strip": "[INST] <<SYS>>\nS\n<</SYS>>\n\nU [/INST]A</s>[INST] V [/INST]",
+    "mistral-v7-tekken": "[SYSTEM_PROMPT]S[/SYSTEM_PROMPT][INST]U[/INST]A</s>[INST]V[/INST]",
+    "falcon3": "<|system|>\nS\n<|user|>\nU\n<|assistant|>\nA\n<|user|>\nV\n<|assistant|>\n",
+    "monarch": "<s>system\nS</s>\n<s>user\nU</s>\n<s>assistant\nA</s>\n<s>user\nV</s>\n<s>assistant\n",
+    "openchat": "S<|end_of_turn|>GPT4 Correct User: U<|end_of_turn|>GPT4 Correct Assistant: A<|end_of_turn|>"
+    "GPT4 Correct User: V<|end_of_turn|>GPT4 Correct Assistant:",
+    "vicuna": "S\n\nUSER: U\nASSISTANT: A</s>\nUSER: V\nASSISTANT:",
+    "vicuna-orca": "SYSTEM: S\nUSER: U\nASSISTANT: A</s>\nUSER: V\nASSISTANT:",
+    "deepseek2": "S\n\nUser: U\n\nAssistant: A<｜end▁of▁sentence｜>User: V\n\nAssistant:",
+    "chatglm3": "[gMASK]sop<|system|>\n S<|user|>\n U<|assistant|>\n A<|user|>\n V<|assistant|>",
+    "chatglm4": "[gMASK]<sop><|system|>\nS<|user|>\nU<|assistant|>\nA<|user|>\nV<|assistant|>\n",
+    "glmedge": "<|system|>\nS<|user|>\nU<|assistant|>\nA<|user|>\nV<|assistant|>",
+    "minicpm": "S<用户>U<AI>A<用户>V<AI>",
+    "exaone3": "[|system|]S[|endofturn|]\n[|user|]U\n[|assistant|]A[|endofturn|]\n[|user|]V\n[|assistant|]",
+    "exaone-moe": "<|system|>\nS<|endofturn|>\n<|user|>\nU<|endofturn|>\n"
+    "<|assistant|>\nA<|endofturn|>\n<|user|>\nV<|endofturn|>\n<|assistant|>\n",
+    "rwkv-world": "System: S\n\nUser: U\n\nAssistant: A\n\nUser: V\n\nAssistant:",
+    "bailing-think": "<role>SYSTEM</role>S<role>HUMAN</role>U<role>ASSISTANT</role>A<role>HUMAN</role>V"
+    "<role>ASSISTANT</role><think>",
+    "llama4": "<|header_start|>system<|header_end|>\n\nS<|eot|><|header_start|>user<|header_end|>\n\nU<|eot|>"
+    "<|header_start|>assistant<|header_end|>\n\nA<|eot|><|header_start|>user<|header_end|>\n\nV<|eot|>"
+    "<|header_start|>assistant<|header_end|>\n\n",
+    "smolvlm": "<|im_start|>S\n\nUser: U<end_of_utterance>\nAssistant: A<end_of_utterance>\n"
+    "User: V<end_of_utterance>\nAssistant:",
+    "hunyuan-moe": "<|startoftext|>S<|extra_4|><|startoftext|>U<|extra_0|>A<|eos|>"
+    "<|startoftext|>V<|extra_0|>",
+    "gpt-oss": "<|start|>system<|message|>S<|end|><|start|>user<|message|>U<|end|>"
+    "<|start|>assistant<|channel|>final<|message|>A<|end|><|start|>user<|message|>V<|end|><|start|>assistant",
+    "seed_oss": "<seed:bos>system\nS<seed:eos><seed:bos>user\nU<seed:eos><seed:bos>assistant\nA<seed:eos>"
+    "<seed:bos>user\nV<seed:eos><seed:bos>assistant\n",
+    "grok-2": "System: S<|separator|>\n\nHuman: U<|separator|>\n\nAssistant: A<|separator|>\n\n"
+    "Human: V<|separator|>\n\nAssistant:",
+    "solar-open": "<|begin|>system<|content|>S<|end|><|begin|>user<|content|>U<|end|>"
+    "<|begin|>assistant<|content|>A<|end|><|begin|>user<|content|>V<|end|><|begin|>assistant",
     "command-r": "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>S<|END_OF_TURN_TOKEN|>"
     "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>U<|END_OF_TURN_TOKEN|>"
     "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>A<|END_OF_TURN_TOKEN|>"
@@ -49,7 +86,7 @@ def test_a_built_in_template_writes_its_format(name: str, prompt: str) -> None:
 
 @pytest.mark.parametrize("name", BUILTIN)
 def test_every_built_in_template_puts_the_texts_in_order(name: str) -> None:
-    prompt = ChatTemplate(choose_template({}, name)).render(
+    prompt = ChatPrompter.of(choose_template({}, name)).prompt(
         [{**m, "content": f"#{m['content']}"} for m in TALK]
     )
     places = [prompt.index(f"#{text}") for text in "SUAV"]

@@ -180,7 +180,7 @@ def test_schemas_of_all_sorts_make_a_grammar(example: Example, schema: dict[str,
 
 
 def test_members_that_a_schema_does_not_have_are_not_made_up() -> None:
-    for parameters, text, expected in [
+    cases: list[tuple[dict[str, Any], str, str]] = [
         ({"type": "object", "properties": {}}, "{}", "whole"),
         ({"type": "object", "properties": {}}, '{"a": 1}', "wrong"),
         ({"type": "object"}, '{"a": 1}', "whole"),
@@ -201,7 +201,8 @@ def test_members_that_a_schema_does_not_have_are_not_made_up() -> None:
             '{"a": 1, "b": 2}',
             "whole",
         ),
-    ]:
+    ]
+    for parameters, text, expected in cases:
         schema = {"type": "object", **parameters}
         given = read_tools(
             [{"type": "function", "function": {"name": "f", "parameters": schema}}], "required", False

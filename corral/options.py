@@ -362,7 +362,7 @@ SERVER = (
           "where the model's reasoning goes: none = the content, deepseek and auto = reasoning_content, "
           "deepseek-legacy = both"),
     works("--reasoning -rea", "REASONING", TRISTATE, "auto", "server.reasoning",
-          "tell the template to let the model reason; auto = as the template has it"),
+          "tell the template to let the model reason; auto = if it knows reasoning"),
     works("--reasoning-effort", "REASONING_EFFORT", text("LEVEL"), "default", "server.reasoning_effort",
           "how much the model should reason, for templates that know it"),
     works("--reasoning-budget", "THINK_BUDGET", integer(-1), -1, "server.reasoning_budget",

@@ -38,6 +38,8 @@ class Conversation:
         go_on = request.continue_final_message
         messages = request.messages if config.reasoning_preserve else _without_reasoning(request.messages)
         prompter: ChatPrompter = model.prompter.chosen(tools)
+        if prompter.format.reasoning_end(tools):  # a model that reasons does, unless someone says otherwise
+            reasoning.variables.setdefault("enable_thinking", True)
         prompt = prompter.render(
             messages,
             tools=tools,

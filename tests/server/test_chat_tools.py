@@ -31,6 +31,8 @@ HERMES = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 THINKING = HERMES + "{% if enable_thinking is not defined or enable_thinking %}<think>\n{% endif %}"
+SHY = HERMES + "{% if enable_thinking %}<think>\n{% else %}</think>{% endif %}"
+"""Reasons only when it is told to, as Gemma 4."""
 CALL = ["<tool_", 'call>\n{"name": "get_we', 'ather", "arguments": {"city"', ': "Paris"}}\n</tool_call>']
 
 
@@ -212,9 +214,10 @@ async def test_whether_to_reason(connected: Any) -> None:
         ({}, {"thinking_budget_tokens": 0}, False),
     ]
     for config, request, reasons in cases:
-        engine = FakeEngine()
-        await post(fake_state(engine, THINKING, **config), connected, **request)
-        assert prompt_of(engine.submits[0]).endswith("<think>\n") == reasons, (config, request)
+        for template in (THINKING, SHY):
+            engine = FakeEngine()
+            await post(fake_state(engine, template, **config), connected, **request)
+            assert prompt_of(engine.submits[0]).endswith("<think>\n") == reasons, (config, request)
 
 
 async def test_a_budget_of_none_closes_what_the_template_opens(connected: Any) -> None:

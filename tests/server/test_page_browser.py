@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fake_engine import READY, FakeEngine, fake_state
 
+from corral.chat.builtin import CHATML
 from corral.engine.messages import Output, Status, Timings
 from corral.errors import Unavailable
 
@@ -111,7 +112,7 @@ def test_an_answer_is_streamed_and_kept(visit: Any) -> None:
     page.wait_for_selector(".text strong:text('you')")
     answered(page)
     stats = page.text_content(".assistant .tools span")
-    assert re.fullmatch(r"3 tokens · 500\.0 tokens/s · first token after \d+\.\d s", stats)
+    assert re.fullmatch(r"3 tokens · 500\.0 tokens/s · first token after (\d+ ms|\d+\.\d s)", stats)
     assert "of 256 tokens" in page.text_content("#meter")
     page.reload()
     assert page.text_content(".title") == "Hi there"
@@ -233,19 +234,22 @@ def test_a_message_is_edited(visit: Any) -> None:
 
 def test_settings_are_sent_and_kept(visit: Any) -> None:
     engine = FakeEngine()
-    page = visit(fake_state(engine))
+    page = visit(fake_state(engine, CHATML + "{{ 'thinking' if enable_thinking else 'not thinking' }}"))
     page.wait_for_selector("[name=top_k][placeholder='40']", state="attached")
     page.click("#open-settings")
     page.fill("[name=system]", "Be brief.")
     page.fill("[name=temperature]", "0")
     page.fill("[name=max_tokens]", "7")
+    page.select_option("[name=reasoning]", "off")
     page.keyboard.press("Escape")
     page.reload()
     say(page, "x")
     answered(page)
     (submit,) = engine.submits
     assert (submit.sampling.temperature, submit.max_tokens) == (0.0, 7)
-    assert "Be brief." in "".join(map(chr, submit.prompt))
+    prompt = "".join(map(chr, submit.prompt))
+    assert "Be brief." in prompt
+    assert prompt.endswith("not thinking")
 
 
 def test_a_key_is_asked_for(visit: Any) -> None:

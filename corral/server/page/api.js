@@ -25,6 +25,7 @@ export async function about(settings) {
 export async function* reply(messages, settings, signal) {
   const body = { messages, stream: true, stream_options: { include_usage: true } };
   for (const name of NUMBERS) if (settings[name]) body[name] = Number(settings[name]);
+  if (settings.reasoning) body.enable_thinking = settings.reasoning === "on";
   const answer = await ask("v1/chat/completions", {
     method: "POST",
     headers: { "Content-Type": "application/json", ...headers(settings) },

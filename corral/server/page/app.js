@@ -173,9 +173,9 @@ async function answer(here) {
 
 // As the server measured it; `waited` for the first token, in milliseconds, is what was seen here.
 function statsOf({ usage, timings }, waited) {
-  const parts = [`${usage.completion_tokens} tokens`];
+  const parts = [usage.completion_tokens === 1 ? "1 token" : `${usage.completion_tokens} tokens`];
   if (timings?.predicted_per_second) parts.push(`${timings.predicted_per_second.toFixed(1)} tokens/s`);
-  parts.push(`first token after ${(waited / 1000).toFixed(1)} s`);
+  parts.push(`first token after ${waited < 1000 ? Math.round(waited) + " ms" : (waited / 1000).toFixed(1) + " s"}`);
   return parts.join(" · ");
 }
 

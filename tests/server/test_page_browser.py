@@ -182,6 +182,13 @@ def test_thoughts_are_folded(visit: Any) -> None:
     assert page.is_visible("text=Well, well.")
 
 
+def test_an_answer_of_thoughts_alone_says_so(visit: Any) -> None:
+    page = visit(fake_state(FakeEngine(words("<think>\nWell, well.")), template=THINKS))
+    say(page, "x")
+    answered(page)
+    assert page.text_content(".problem") == "It thought, and gave no answer."
+
+
 def test_escape_stops_and_keeps_what_came(visit: Any) -> None:
     engine = FakeEngine(["some ", "words", "never"], hold=2)
     page = visit(fake_state(engine))

@@ -152,6 +152,7 @@ async function answer(here) {
       }
       if (!due) due = requestAnimationFrame(show) > 0;
     }
+    if (!message.content) message.note ??= message.reasoning ? "It thought, and gave no answer." : "The answer is empty.";
   } catch (error) {
     if (control.signal.aborted) message.note = "Stopped.";
     else message.error = error.message;

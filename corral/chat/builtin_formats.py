@@ -103,7 +103,9 @@ MORE: dict[str, str] = {
     "bailing": _forms(*_BAILING, "<role>ASSISTANT</role>"),
     "bailing-think": _forms(*_BAILING, "<role>ASSISTANT</role><think>"),
     "bailing2": _forms(
-        *(form + "<|role_end|>" for form in _BAILING),
+        "<role>SYSTEM</role>%s<|role_end|>",
+        "<role>HUMAN</role>%s<|role_end|>",
+        "<role>ASSISTANT</role>%s<|role_end|>",
         "<role>ASSISTANT</role>",
         start=_without_system("<role>SYSTEM</role>detailed thinking off<|role_end|>"),
     ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -114,6 +114,19 @@ class Grammar:
     def many(self, expression: str, separator: str = "") -> str:
         """One, or several where calls may be parallel."""
         return f"{expression} ({separator} {expression})*" if self.tools.parallel else expression
+
+    def members(self, parts: Sequence[tuple[str, bool]], separator: str) -> str:
+        """Members in their order, those that are required (the second of a pair) always."""
+        first = next((i for i, (_, required) in enumerate(parts) if required), None)
+        if first is None:
+            one = self.one_of(part for part, _ in parts) if parts else ""
+            return f"({one} ({separator} {one})*)?" if one else ""
+        before = [f"({part} {separator})?" for part, _ in parts[:first]]
+        after = [
+            f"{separator} {part}" if required else f"({separator} {part})?"
+            for part, required in parts[first + 1 :]
+        ]
+        return " ".join([*before, parts[first][0], *after])
 
     # The whole.
 

@@ -86,18 +86,25 @@ class ChatPrompter:
         said = normalise(
             messages, self.capabilities, self.format.tools, instructions(tools) if tools and described else ""
         )
-        shown = (
-            tools.described() if tools and not described else [] if self.capabilities.tools_always else None
-        )
         trailing = said[-1]["role"] == "assistant" and not said[-1].get("tool_calls")
         if continue_final_message and not trailing:
             raise RequestError("Field 'continue_final_message': the last message is not an assistant's")
-        if trailing and continue_final_message is not False and not add_generation_prompt:
-            *before, reply = said
-            prompt = self._continued(self._before(before, reply, shown, kwargs), reply)
-        else:
+        go_on = trailing and continue_final_message is not False and not add_generation_prompt
+
+        def rendered(shown: list[dict[str, Any]] | None) -> Prompt:
+            if go_on:
+                *before, reply = said
+                return self._continued(self._before(before, reply, shown, kwargs), reply)
             text = self._render(said, add_generation_prompt is not False, shown, kwargs)
-            prompt = Prompt(text, self.format.opened_by(text))
+            return Prompt(text, self.format.opened_by(text))
+
+        if tools and not described:
+            try:
+                prompt = rendered(tools.described())
+            except TemplateError:  # some templates stumble over what schemas may leave out
+                prompt = rendered(tools.described(plain=True))
+        else:
+            prompt = rendered([] if self.capabilities.tools_always else None)
         return replace(prompt, text=self._without_ends(prompt.text))
 
     def _before(

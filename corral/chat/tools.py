@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from corral.chat.plain_schema import plain_schema
 from corral.errors import RequestError
 
 MAX_TOOLS = 512
@@ -80,12 +81,19 @@ class Tools:
     def find(self, name: str) -> Tool | None:
         return next((tool for tool in self.callable if tool.name == name), None)
 
-    def described(self) -> list[dict[str, Any]]:
-        """As templates take them: OpenAI's form, without members that are none of a function's."""
+    def described(self, *, plain: bool = False) -> list[dict[str, Any]]:
+        """As templates take them: OpenAI's form, without members that are none of a function's.
+
+        `plain`: their schemas in the simplest form.
+        """
         return [
             {
                 "type": "function",
-                "function": {"name": t.name, "description": t.description, "parameters": t.parameters},
+                "function": {
+                    "name": t.name,
+                    "description": t.description,
+                    "parameters": plain_schema({**t.parameters, **ANY_OBJECT}) if plain else t.parameters,
+                },
             }
             for t in self.offered
         ]

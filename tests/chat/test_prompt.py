@@ -11,6 +11,7 @@ from corral.chat.builtin import CHATML
 from corral.chat.capabilities import Capabilities
 from corral.chat.prompt import ChatPrompter
 from corral.chat.template import TemplateError, TemplateSource, choose_template
+from corral.chat.tools import read_tools
 from corral.errors import RequestError
 
 INST = """\
@@ -188,3 +189,33 @@ def test_gemma3_has_no_template_or_one_that_names_the_model_role(gemma3_path: Pa
     )
     assert not prompt.startswith("<bos>")
     assert prompt.index("S") < prompt.index("U")
+
+
+def test_a_template_that_stumbles_over_a_schema_gets_a_plainer_one() -> None:
+    source = (
+        "{% for t in tools or [] %}{{ t.function.name }}("
+        "{% for k, p in t.function.parameters.properties.items() %}{{ k + ': ' + p.type + p.description }};"
+        "{% endfor %}){% endfor %}<tool_call>" + NAMED
+    )
+    schema = {
+        "properties": {
+            "a": {"type": "integer", "description": " how many"},
+            "b": {"anyOf": [{"type": "null"}, {"type": "array", "items": True}]},
+            "c": {"$ref": "#/$defs/c"},
+            "d": {"type": ["null", "boolean"]},
+            "e": {"enum": ["x"]},
+            "f": True,
+        }
+    }
+    functions = [{"name": "f", "parameters": schema}, {"name": "g"}, {"name": "h", "parameters": {}}]
+    tools = read_tools([{"type": "function", "function": f} for f in functions], "auto", None)
+    made = prompter(source)
+    assert made.format.tools.name == "hermes"
+    assert made.prompt([say("user", "U")], tools=tools) == (
+        "f(a: integer how many;b: array;c: object;d: boolean;e: string;f: string;)g()h()"
+        "<tool_call><user>U<reply>"
+    )
+    with pytest.raises(TemplateError, match="why not"):
+        prompter(
+            source + "{% if messages[0].content == 'no' %}{{ raise_exception('why not') }}{% endif %}"
+        ).prompt([say("user", "no")], tools=tools)

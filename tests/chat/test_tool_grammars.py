@@ -8,7 +8,7 @@ from typing import Any
 
 import llguidance
 import pytest
-from formats import EXAMPLES, Example, tools
+from formats import BY_NAME, EXAMPLES, Example, tools
 
 from corral.chat.reply_format import ReplyFormat
 from corral.chat.thinking import THINKING, Thinking
@@ -112,6 +112,33 @@ def test_one_call_where_they_are_not_parallel(example: Example, control: bool) -
     assert takes(format, example.text, control, choice="required", parallel=False) == "whole"
     if example.several:
         assert takes(format, example.several, control, choice="required", parallel=False) == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("lfm2", "<|tool_call_start|>[get_weather()]<|tool_call_end|>", "wrong"),
+        ("lfm2", "<|tool_call_start|>[get_weather(days=3)]<|tool_call_end|>", "wrong"),
+        ("lfm2", "<|tool_call_start|>[get_weather(city='x')]<|tool_call_end|>", "wrong"),
+        ("lfm2", '<|tool_call_start|>[get_weather(city="x")]<|tool_call_end|>', "whole"),
+        ("functiongemma", "<start_function_call>call:get_weather{}<end_function_call>", "wrong"),
+        (
+            "functiongemma",
+            "<start_function_call>call:get_weather{city:<escape>x<escape>,days:<escape>3<escape>}"
+            "<end_function_call>",
+            "wrong",
+        ),
+        (
+            "functiongemma",
+            "<start_function_call>call:get_weather{city:<escape>x<escape>}<end_function_call>",
+            "whole",
+        ),
+    ],
+)
+def test_parameters_have_their_types_and_the_required_ones_are_there(
+    name: str, text: str, expected: str
+) -> None:
+    assert takes(ReplyFormat(tool_format(BY_NAME[name].template)), text, True, choice="required") == expected
 
 
 @every

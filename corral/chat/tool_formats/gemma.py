@@ -87,19 +87,36 @@ class Gemma(MarkedCalls):
         return f"{calls} {g.marker(self.closing)}"
 
     def _call(self, g: Grammar, tool: Tool) -> str:
-        """The members in any order and number, their values by kind: the syntax has no schema language."""
+        """The members by their types: the syntax has no schema language for what is inside of them."""
         quote = g.marker(self.quote)
         string = f"{quote} {g.until(self.quote)}"
-        bare = r"/true|false|null|-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?/"
+        integer = "-?(0|[1-9][0-9]{0,20})"
+        number = rf"{integer}(\.[0-9]{{1,20}})?([eE][+-]?[0-9]{{1,3}})?"
+        bare = rf"/true|false|null|{number}/"
         any_value = g.rule("value", f"{string} | {bare}")
         g.rule(
             any_value,
             f'{string} | {bare} | "[" ({any_value} ("," {any_value})*)? "]" '
             f'| "{{" (/[^:{{}}]{{1,100}}:/ {any_value} ("," /[^:{{}}]{{1,100}}:/ {any_value})*)? "}}"',
         )
-        members = [f"{g.literal(key + ':')} {any_value}" for key in tool.properties]
-        member = g.one_of(members) if members else f"/[^:{{}}]{{1,100}}:/ {any_value}"
-        return f'{g.literal(f"call:{tool.name}{{")} ({member} ("," {member})*)? "}}"'
+        kinds = {
+            "string": string,
+            "integer": f"/{integer}/",
+            "number": f"/{number}/",
+            "boolean": "/true|false/",
+            "null": "/null/",
+        }
+
+        def value(key: str) -> str:
+            types = tool.types_of(key)
+            plain = types and types <= kinds.keys()
+            return g.one_of(kinds[t] for t in sorted(types)) if plain else any_value
+
+        members = [(f"{g.literal(key + ':')} {value(key)}", key in tool.required) for key in tool.properties]
+        if "properties" not in tool.parameters:
+            members = [(f"/[^:{{}}]{{1,100}}:/ {any_value}", False)]
+        inside = g.members(members, '","')
+        return f'{g.literal(f"call:{tool.name}{{")} {inside} "}}"'
 
 
 FUNCTION_GEMMA = Gemma("functiongemma", "<start_function_call>", "<end_function_call>", "<escape>")

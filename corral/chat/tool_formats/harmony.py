@@ -79,7 +79,8 @@ class Harmony(ToolFormat):
         """Messages before the one that counts: reasoning, and what is said of a call to come."""
         if not g.thinks:
             return ""
-        message = f"{g.marker(CHANNEL)} /analysis|commentary/ {g.marker(MESSAGE)} {g.until('<|end|>')}"
+        channels = "/analysis|commentary/" if g.tools.callable else '"analysis"'
+        message = f"{g.marker(CHANNEL)} {channels} {g.marker(MESSAGE)} {g.until('<|end|>')}"
         return f'({message} {g.marker(START)} "assistant")*'
 
 

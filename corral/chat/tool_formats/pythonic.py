@@ -57,11 +57,11 @@ class Pythonic(MarkedCalls):
         return f'"[" {g.many(call, "/, ?/")} "]" {g.marker(self.closing)}'
 
     def _call(self, g: Grammar, tool: Tool) -> str:
-        arguments = [f"{g.literal(key + '=')} {self._value(g, tool, key)}" for key in tool.properties]
-        if not arguments:
-            return g.literal(f"{tool.name}()")
-        one = g.one_of(arguments)
-        return f'{g.literal(tool.name + "(")} ({one} (/, ?/ {one})*)? ")"'
+        arguments = [
+            (f"{g.literal(key + '=')} {self._value(g, tool, key)}", key in tool.required)
+            for key in tool.properties
+        ]
+        return f'{g.literal(tool.name + "(")} {g.members(arguments, "/, ?/")} ")"'
 
     def _value(self, g: Grammar, tool: Tool, key: str) -> str:
         return "/True|False/" if tool.types_of(key) == {"boolean"} else g.json(tool.schema_of(key))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from formats import EXAMPLES, PARIS, ZURICH, A, Example, read, tools
 
@@ -230,3 +232,29 @@ def test_line_breaks_in_the_strings_of_a_pythonic_call() -> None:
     assert read(lfm, list(text), tools()).parsed == [("search", {"query": 'a "b"\nc'})]
     text = "<|tool_call_start|>[\n  search(query='a'),\n  search(query='b')\n]<|tool_call_end|>"
     assert read(lfm, list(text), tools()).parsed == [("search", {"query": "a"}), ("search", {"query": "b"})]
+
+
+@pytest.mark.parametrize("inside", ["a:[}<}", "a:[1}", "a:[,]", "a:}", "a:,b:1}", "a:[[}]", ":1}", "a:{}]"])
+def test_a_broken_value_of_gemmas_ends(inside: str) -> None:
+    text = f"<|tool_call>call:search{{{inside}<tool_call|> and more"
+    got = read(ReplyFormat(tool_format("<|tool_call>")), list(text), tools())
+    assert got.content.endswith("and more")
+
+
+def mutated(text: str, rng: random.Random) -> str:
+    """The text with one to three pieces of it left out, said twice, or something else put in."""
+    for _ in range(rng.randint(1, 3)):
+        i = rng.randrange(len(text) + 1)
+        j = min(len(text), i + rng.randint(1, 6))
+        new = "".join(rng.choices('{}[]"\\:,<>|/\n ab1é｜▁', k=rng.randint(1, 3)))
+        text = text[:i] + rng.choice(["", text[i:j] * 2, new + text[i:j]]) + text[j:]
+    return text
+
+
+@every
+def test_whatever_is_broken_it_ends_and_the_cuts_make_no_difference(example: Example) -> None:
+    rng = random.Random(1)
+    for _ in range(150):
+        text = mutated(rng.choice([example.text, example.several or example.text]) + " end", rng)
+        whole = read(format_of(example), [text], tools())
+        assert read(format_of(example), list(text), tools()) == whole, text

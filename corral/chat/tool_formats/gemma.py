@@ -15,6 +15,7 @@ MAX_DEPTH = 64
 
 _BARE = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?\Z", re.ASCII)
 _END_OF_BARE = (",", "}", "]")
+_NO_KEY = (",", "{", "}", "[", "]")
 
 
 class Gemma(MarkedCalls):
@@ -58,6 +59,8 @@ class Gemma(MarkedCalls):
         if not (yield from r.until(_END_OF_BARE, bare.append, keep=_END_OF_BARE)):
             return False
         text = "".join(bare).strip()
+        if not text:  # nothing where a value has to be
+            return False
         r.arguments(text if text in ("true", "false", "null") or _BARE.match(text) else json.dumps(text))
         return True
 
@@ -67,7 +70,7 @@ class Gemma(MarkedCalls):
         while not (yield from r.after_spaces(closed)):
             if opened == "{":
                 key: list[str] = []
-                if not (yield from r.until([":"], key.append)):
+                if (yield from r.until((":", *_NO_KEY), key.append, keep=_NO_KEY)) != ":":
                     return False
                 name = "".join(key).strip().removeprefix(self.quote).removesuffix(self.quote)
                 r.arguments(f"{before}{json.dumps(name, ensure_ascii=False)}: ")

@@ -14,6 +14,9 @@ from typing import Literal, TypeVar
 from corral.chat.deltas import Content, Delta, Reasoning, ToolArguments, ToolCall
 from corral.chat.json_scanner import JsonScanner
 
+MAX_SYNTAX = 100
+"""Characters between two parts of a call that mean something, the name of a parameter with them."""
+
 T = TypeVar("T")
 Script = Generator[None, None, T]
 Thoughts = Literal["apart", "inside", "both"]
@@ -98,7 +101,7 @@ class Reader:
 
     def give_up(self) -> None:
         """The script can't go on. Of a call cut short by the end of the reply, only syntax is untold."""
-        if self._in_call and self.ended:
+        if self._in_call and self.ended and self._at - self._told <= MAX_SYNTAX:
             self.tell()
         else:
             self.unread()

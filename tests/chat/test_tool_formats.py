@@ -241,6 +241,16 @@ def test_a_broken_value_of_gemmas_ends(inside: str) -> None:
     assert got.content.endswith("and more")
 
 
+def test_what_follows_a_broken_marker_is_not_lost() -> None:
+    text = (
+        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
+        "<arg_key>days</arg_\n" + "and a long story. " * 9
+    )
+    got = read(ReplyFormat(tool_format("<arg_key><arg_value>")), list(text), tools())
+    assert got.calls == [("get_weather", '{"city": "Paris"')]
+    assert got.content.endswith("and a long story. ")
+
+
 def mutated(text: str, rng: random.Random) -> str:
     """The text with one to three pieces of it left out, said twice, or something else put in."""
     for _ in range(rng.randint(1, 3)):

@@ -10,10 +10,12 @@ from typing import Any
 from corral.chat.capabilities import Capabilities
 from corral.chat.tool_formats.format import ToolFormat
 from corral.chat.turns import alternate, fold_system, one_system, with_user
-from corral.errors import RequestError
+from corral.errors import NotSupported, RequestError
 
 ROLES = {"developer": "system", "function": "tool"}
 """Names for a role that a template knows under another."""
+
+MEDIA = ("image_url", "input_audio", "input_video", "video_url")
 
 Message = dict[str, Any]
 
@@ -64,6 +66,9 @@ def _message(message: Any, where: str) -> Message:
         raise RequestError(f"Field '{where}.content': missing; every message but an assistant's needs it")
     said = {**message, "role": ROLES.get(role, role), "content": _text(message.get("content"), where)}
     calls = said.pop("tool_calls", None)
+    one = said.pop("function_call", None)  # OpenAI's older form; its result has a name instead of an id
+    if role == "assistant" and one and not calls:
+        calls = [{"id": where, "function": one}]
     if role == "assistant" and calls:
         said["tool_calls"] = _calls(calls, f"{where}.tool_calls")
     for name in ("reasoning_content", "tool_call_id", "name"):
@@ -224,6 +229,8 @@ def _text(content: Any, where: str) -> str:
     texts = []
     for i, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
+        if kind in MEDIA:
+            raise NotSupported(f"Field '{where}.content[{i}].type': {kind!r}: this model takes text only")
         if kind != "text":
             raise RequestError(
                 f"unsupported content[].type: {where}.content[{i}] is {str(kind)[:64]!r}, expected 'text'"

@@ -12,7 +12,7 @@ from corral.chat.capabilities import Capabilities
 from corral.chat.prompt import ChatPrompter
 from corral.chat.template import TemplateError, TemplateSource, choose_template
 from corral.chat.tools import read_tools
-from corral.errors import RequestError
+from corral.errors import NotSupported, RequestError
 
 INST = """\
 {{ bos_token }}{% for m in messages %}
@@ -112,7 +112,7 @@ def test_messages_are_said_the_way_the_template_takes_them(
         ([{"role": 1, "content": "x"}], r"Field 'messages\[0\].role': expected a string, got the number 1"),
         ([{"role": "user"}], r"Field 'messages\[0\].content': missing"),
         ([say("user", 5)], r"Field 'messages\[0\].content': expected a string, null or an array"),
-        ([say("user", [{"type": "image_url"}])], r"unsupported content\[\].type: .*'image_url'"),
+        ([say("user", [{"type": "table"}])], r"unsupported content\[\].type: .*'table'"),
         ([say("user", ["x"])], r"unsupported content\[\].type"),
         ([say("user", [{"type": "text", "text": 1}])], r"content\[0\].text': expected a string"),
         (
@@ -125,6 +125,21 @@ def test_what_is_wrong_with_the_messages_is_named(messages: list[Any], reason: s
     with pytest.raises(RequestError, match=reason) as caught:
         prompter(CHATML).prompt(messages)
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "input_video"])
+def test_media_are_not_supported(kind: str) -> None:
+    with pytest.raises(NotSupported, match=rf"'messages\[0\].content\[0\].type': '{kind}': .* text only"):
+        prompter(CHATML).prompt([say("user", [{"type": kind}])])
+
+
+def test_the_older_form_of_calls_is_said_too() -> None:
+    source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    reply = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"a": 1}'}}
+    result = {"role": "function", "name": "f", "content": "R"}
+    assert prompter(source).prompt([say("user", "U"), reply, result, say("user", "V")]) == (
+        '<user>U<assistant>{"name": "f", "arguments": {"a": 1}}<tool>R<user>V'
+    )
 
 
 def test_a_refusal_of_the_template_is_the_clients_mistake() -> None:

@@ -243,8 +243,8 @@ async def test_template_variables(connected: Any) -> None:
         ({"messages": [{"role": "user"}]}, 400, "messages[0].content"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
-            400,
-            "unsupported content[].type",
+            501,
+            "'messages[0].content[0].type': 'image_url': this model takes text only",
         ),
         ({"messages": [{"role": "assistant", "content": "a"}] * 2}, 400, "Cannot have 2 or more assistant"),
         ({"temperature": "hot"}, 400, "Field 'temperature': expected a number, got \"hot\""),

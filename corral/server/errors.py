@@ -79,6 +79,8 @@ def error_response(
     headers = dict(headers or {})
     if error.retry_after:
         headers["Retry-After"] = str(error.retry_after)
+    if error.status == 501:  # OpenAI's and Anthropic's clients try everything from 500 on again otherwise
+        headers["X-Should-Retry"] = "false"
     return json_response(shape(error), error.status, headers)
 
 

@@ -125,6 +125,17 @@ def test_errors_are_those_of_the_client_library(live: Live, client: openai.OpenA
         list(broken.chat.completions.create(model="x", messages=HI, stream=True))
 
 
+def test_what_is_not_supported_is_not_tried_again(live: Live) -> None:
+    state = fake_state()
+    image: Any = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+    with (
+        openai.OpenAI(base_url=live(state) + "/v1", api_key="k", max_retries=1) as client,
+        pytest.raises(openai.InternalServerError, match="this model reads text only"),
+    ):
+        client.chat.completions.create(model="x", messages=[{"role": "user", "content": image}])
+    assert state.observer.responses == {("/v1/chat/completions", 501): 1}
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_closing_the_connection_cancels(live: Live, stream: bool) -> None:
     engine = FakeEngine(hold=1)

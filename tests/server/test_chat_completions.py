@@ -246,6 +246,7 @@ async def test_template_variables(connected: Any) -> None:
             501,
             "'messages[0].content[0].type': 'image_url': this model takes text only",
         ),
+        ({"messages": [{"role": "user", "content": [{"type": []}]}]}, 400, "unsupported content[].type"),
         ({"messages": [{"role": "assistant", "content": "a"}] * 2}, 400, "Cannot have 2 or more assistant"),
         ({"temperature": "hot"}, 400, "Field 'temperature': expected a number, got \"hot\""),
         ({"top_p": 1.5}, 400, "Field 'top_p': expected a number from 0.0 to 1.0, got 1.5"),

@@ -37,7 +37,7 @@ does what it does there. `/openapi.json` has the same for programs.
 | Keys | `Authorization: Bearer KEY` or `X-Api-Key: KEY`, from `--api-key`, `--api-key-file`, `LLAMA_API_KEY`; not asked for by health and page | `/livez` and `/readyz` are public too |
 | Streams | `data: JSON`; `data: [DONE]` at the end of OpenAI's chats and completions; a comment after 30 s of silence; an error before the first event is an ordinary response | |
 | `X-Request-Id` | given back, or made; in the log too | new |
-| Router of several models, `/v1/stream`, `/cors-proxy`, `/predict` | 404 | not built yet |
+| `/predict` of Vertex AI | 404 | not built yet |
 
 ## Endpoints
 """  # noqa: E501

@@ -183,6 +183,15 @@ OPERATIONS: Mapping[Handler, Operation] = {
     not_supported.no_adapters: Operation("The LoRA adapters: none", list[dict[str, Any]]),
     not_supported.set_adapters: Operation("Not supported", None, differs="Adapters are not built yet: 501."),
     not_supported.transcriptions: Operation("Not supported", None, differs="No model here takes audio: 501."),
+    not_supported.router: Operation(
+        "Not supported", None, differs="There is one model, chosen at the start: a router is not built yet, 501."
+    ),
+    not_supported.resume: Operation("Not supported", None, differs="Not built yet: 501."),
+    not_supported.proxy: Operation(
+        "Not supported",
+        None,
+        differs="Not planned, 501: a page of anyone's could speak with whatever the server can reach.",
+    ),
     not_supported.tools: Operation(
         "Not supported",
         None,

@@ -29,5 +29,8 @@ async def no_adapters(_state: ServerState, _request: Request) -> Response:
 transcriptions = not_supported("This model takes no audio: speech to text is not supported yet")
 set_adapters = not_supported("LoRA adapters are not supported yet")
 control = not_supported("Steering a running generation is not supported yet")
+router = not_supported("Loading and unloading models is not supported: this server has the one of its -m")
+resume = not_supported("Streams that can be taken up again are not supported yet")
+proxy = not_supported("A proxy for the browser is not supported: it would reach what the server reaches")
 tools = not_supported("Built-in tools and MCP servers are not supported: run them beside the client")
 """Tools of the server, not those of a chat request."""

@@ -133,7 +133,8 @@ class ResponseBuilder:
                         events += self._open(_Thought(self._index(), new_id("rs_")))
                     events += self._grow(text)
                 case ToolCall(id=id, name=name):
-                    events += self._open(_Call(self._index(), new_id("fc_"), call_id=id, name=name))
+                    call_id = "call_" + id.removeprefix("call_")
+                    events += self._open(_Call(self._index(), new_id("fc_"), call_id=call_id, name=name))
                 case ToolArguments(text=text):
                     events += self._grow(text)
         if not isinstance(self._item, _Message) and self._item is not None:

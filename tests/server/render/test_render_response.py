@@ -9,7 +9,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 from replies import ALL, CALLS, SAID, THOUGHT, steps
 
-from corral.chat.deltas import Content
+from corral.chat.deltas import Content, ToolCall
 from corral.engine.messages import Output, Progress, Timings, TokenInfo
 from corral.errors import InternalError, Overloaded
 from corral.server.render.response import ResponseBuilder
@@ -83,6 +83,11 @@ def test_the_events_of_a_call() -> None:
         "status": "in_progress",
     }
     assert (events[5]["arguments"], events[5]["name"]) == ('{"city":"Oslo"}', "weather")
+
+
+def test_the_id_of_a_call_looks_like_openais() -> None:
+    response, _ = run([ToolCall(0, "Ed1Xgc9Dg", "weather")])
+    assert response["output"][0]["call_id"] == "call_Ed1Xgc9Dg"
 
 
 def test_the_events_of_a_thought() -> None:

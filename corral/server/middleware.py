@@ -28,8 +28,8 @@ CLIENT_LEFT = 499
 """Stands for a status, in the log and the metrics, when nobody was there to get one."""
 ALWAYS_SERVED = ("/health", "/v1/health", "/livez", "/readyz")
 """Paths that need no key and answer while the model loads."""
-PAGE = ("", "/", "/index.html")
-"""Paths that need no key: a browser has none to send."""
+PAGE = ("", "/", "/index.html", "/sw.js", "/manifest.webmanifest", "/_app/version.json")
+"""Paths of a page that need no key: a browser has none to send. The last three are of llama-server's page."""
 
 
 class Conventions:

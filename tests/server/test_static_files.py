@@ -69,8 +69,10 @@ async def test_a_file_is_only_read(connected: Any, folder: Path) -> None:
 
 
 async def test_only_the_page_itself_needs_no_key(connected: Any, folder: Path) -> None:
+    (folder / "sw.js").write_text("")
     async with connected(fake_state(static_path=str(folder), api_keys=("k",))) as client:
-        assert (await client.get("/")).status_code == 200
+        for path in ("/", "/index.html", "/sw.js", "/manifest.webmanifest", "/_app/version.json"):
+            assert (await client.get(path)).status_code == (200 if (folder / path[1:]).exists() else 404)
         assert (await client.get("/a%20b.txt")).status_code == 401
         assert (await client.get("/a%20b.txt", headers={"X-Api-Key": "k"})).status_code == 200
 

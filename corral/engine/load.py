@@ -138,6 +138,7 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
         notes=[note for note in notes if note],
         pooling=pooling,
         encoder=encoder,
+        speculation=tuple(kind for kind in config.speculation if kind != "none" and pooling is None),
     )
     return LoadedModel(engine, ready)
 

@@ -252,6 +252,8 @@ class Ready(msgspec.Struct, frozen=True, omit_defaults=True):
     """How embeddings are made; None: the engine generates, and makes none."""
     encoder: bool = False
     """The model can't generate."""
+    speculation: tuple[str, ...] = ()
+    """How tokens are guessed ahead, by the names of --spec-type."""
 
 
 class Status(msgspec.Struct, tag="status", frozen=True, kw_only=True, omit_defaults=True):

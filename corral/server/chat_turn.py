@@ -84,7 +84,7 @@ class ChatTurn:
         plain = state.config.skip_chat_parsing
         parsers = [PlainParser() if plain else _parser(request, talk) for _ in submits]
         engine = _within_budget(state.engine, model.tokenizer, talk, rules)
-        native = NativeReplies(model, request, submits)
+        native = NativeReplies(model, ready, request, submits)
         return cls(state, engine, request, prompt, submits, parsers, native)
 
     def step(self, index: int, output: Output) -> list[Delta]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from corral.engine.messages import Submit
+from corral.engine.messages import Ready, Submit
 from corral.sampling.params import SamplingParams
 
 RANDOM_SEED = 0xFFFFFFFF
@@ -19,7 +21,6 @@ OFF: dict[str, Any] = {
     "reasoning_format": "none",
     "reasoning_in_content": False,
     "generation_prompt": "",
-    "speculative.types": "none",
     "backend_sampling": False,
     "lora": [],
 }
@@ -28,13 +29,26 @@ LONG = ("dry_sequence_breakers", "stop", "logit_bias", "grammar", "grammar_lazy"
 """Left out of the short form, that /props and /slots have."""
 
 
-def generation_settings(submit: Submit, *, stream: bool = False, seed: int | None = None) -> dict[str, Any]:
-    """The settings of one generation. `seed` is the one that was drawn, if the request left it open."""
+def generation_settings(
+    submit: Submit,
+    ready: Ready,
+    *,
+    stream: bool = False,
+    seed: int | None = None,
+    eog: Iterable[int] = (),
+) -> dict[str, Any]:
+    """The settings of one generation.
+
+    `seed` is the one that was drawn, if the request left it open. `eog`: the tokens that `ignore_eos` bans.
+    """
     sampling = msgspec.structs.asdict(submit.sampling)
     biases = sampling.pop("logit_bias")
+    if submit.sampling.ignore_eos:
+        biases = {**biases, **dict.fromkeys(sorted(eog), -math.inf)}
     chosen = sampling.pop("seed")
     return {
         **OFF,
+        "speculative.types": ",".join(ready.speculation) or "none",
         **sampling,
         "seed": next((s for s in (chosen, seed) if s is not None), RANDOM_SEED),
         "stop": submit.stop,
@@ -50,15 +64,15 @@ def generation_settings(submit: Submit, *, stream: bool = False, seed: int | Non
     }
 
 
-def short_settings(submit: Submit) -> dict[str, Any]:
+def short_settings(submit: Submit, ready: Ready) -> dict[str, Any]:
     """The settings without the long lists."""
-    settings = generation_settings(submit)
+    settings = generation_settings(submit, ready)
     for name in (*LONG, "preserved_tokens"):
         del settings[name]
     return settings
 
 
-def default_settings(sampling: SamplingParams, n_predict: int | None) -> dict[str, Any]:
+def default_settings(sampling: SamplingParams, n_predict: int | None, ready: Ready) -> dict[str, Any]:
     """The settings of a request that asks for nothing."""
     max_tokens = -1 if n_predict is None else n_predict
-    return short_settings(Submit(id="", prompt=[], max_tokens=max_tokens, sampling=sampling))
+    return short_settings(Submit(id="", prompt=[], max_tokens=max_tokens, sampling=sampling), ready)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from corral.engine.messages import Output, Submit
+from corral.engine.messages import Output, Ready, Submit
 from corral.server.generation_settings import generation_settings
 from corral.server.reply import Reply, timings, token_probs
 from corral.server.schema import GenerateRequest
@@ -18,8 +18,10 @@ from corral.server.state import LoadedModel
 class NativeReplies:
     """The choices of one request. `event` renders what is new of one, `whole` how it ended."""
 
-    def __init__(self, model: LoadedModel, request: GenerateRequest, submits: Sequence[Submit]) -> None:
-        self._model, self._request, self._submits = model, request, submits
+    def __init__(
+        self, model: LoadedModel, ready: Ready, request: GenerateRequest, submits: Sequence[Submit]
+    ) -> None:
+        self._model, self._ready, self._request, self._submits = model, ready, request, submits
         self.replies = [Reply() for _ in submits]
         self._sent_tokens = [0] * len(submits)
 
@@ -28,7 +30,8 @@ class NativeReplies:
         submit, end = self._submits[index], reply.last
         assert end is not None
         text = "".join(reply.text)
-        settings = generation_settings(submit, stream=streamed, seed=end.seed)
+        eog = self._model.tokenizer.eog_ids
+        settings = generation_settings(submit, self._ready, stream=streamed, seed=end.seed, eog=eog)
         value: dict[str, Any] = {
             "index": index,
             "content": "" if streamed else text,

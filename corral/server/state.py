@@ -69,6 +69,11 @@ class Tokenizer(Protocol):
     def special(self) -> SpecialIds: ...
 
     @property
+    def eog_ids(self) -> frozenset[int]:
+        """Tokens that end a text."""
+        ...
+
+    @property
     def longest(self) -> int:
         """Most characters that one token can stand for."""
         ...

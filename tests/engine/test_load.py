@@ -45,6 +45,8 @@ def test_what_was_decided_is_told(toy: str) -> None:
     assert ready.kv_bytes == 3 * TRAIN_CTX * 2 * 2 * 2 * 16 * 2
     assert ready.weights_bytes > 0
     assert ready.load_ms > 0
+    assert ready.speculation == ()
+    assert loaded(toy, speculation=("none", "ngram-simple")).ready.speculation == ("ngram-simple",)
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,7 @@ class FakeTokenizer:
     add_sep = False
     longest = 4
     special = SpecialIds(bos=1, eos=2)
+    eog_ids = frozenset((2, 0))
 
     def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         return [1] * add_special + [ord(c) % 1000 for c in text]

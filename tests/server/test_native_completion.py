@@ -51,6 +51,9 @@ async def test_settings_echo_what_was_asked_for(client: httpx.AsyncClient) -> No
     settings = body["generation_settings"]
     assert {name: settings[name] for name in asked} == asked
     assert settings["logit_bias"] == [{"bias": None, "token": 5}]
+    body = (await client.post(URL, json={"prompt": "a", "ignore_eos": True, "logit_bias": {"7": 1}})).json()
+    banned = [{"bias": None, "token": token} for token in (0, 2)]
+    assert body["generation_settings"]["logit_bias"] == [{"bias": 1.0, "token": 7}, *banned]
     assert settings["stream"] is False
     assert settings["mirostat"] == 0
 

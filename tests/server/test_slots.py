@@ -41,6 +41,18 @@ async def test_a_used_slot_says_what_ran_in_it(connected: Any) -> None:
     assert "stop" not in params
 
 
+async def test_speculation_is_told_of(connected: Any) -> None:
+    engine = FakeEngine(["a"])
+    ready = msgspec.structs.replace(READY, speculation=("ngram-simple",))
+    engine.status = Status(state="ready", ready=ready)
+    async with connected(fake_state(engine)) as client:
+        assert all(slot["speculative"] for slot in (await client.get("/slots")).json())
+        done = (await client.post("/completion", json={"prompt": "a"})).json()
+        props = (await client.get("/props")).json()
+    for settings in (done["generation_settings"], props["default_generation_settings"]["params"]):
+        assert settings["speculative.types"] == "ngram-simple"
+
+
 async def test_no_slot_is_free(connected: Any) -> None:
     engine = FakeEngine()
     slots = [SlotStats(0, is_processing=True), SlotStats(1)]

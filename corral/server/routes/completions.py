@@ -33,7 +33,7 @@ async def completions(state: ServerState, http: Request) -> ASGIApp:
     sampling = msgspec.structs.replace(sampling, n_probs=_n_probs(request, sampling.n_probs))
     id = new_id("chatcmpl-")
     submits = generate.submits(state, http, request, prompts, id, sampling, ready)
-    native = NativeReplies(model, request, submits)
+    native = NativeReplies(model, ready, request, submits)
     head = {
         "created": int(state.now()),
         "model": model.info.id,

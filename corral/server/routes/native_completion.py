@@ -32,7 +32,7 @@ async def respond(
     if request.n_probs is None and request.logprobs:
         sampling = msgspec.structs.replace(sampling, n_probs=int(request.logprobs))
     submits = generate.submits(state, http, request, prompts, new_id("cmpl-"), sampling, ready)
-    native = NativeReplies(model, request, submits)
+    native = NativeReplies(model, ready, request, submits)
     if request.stream:
         return await generate.stream(state, http, submits, request, native.event, lambda: b"")
     replies = await generate.collect(state, http, submits)

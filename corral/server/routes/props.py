@@ -24,7 +24,7 @@ async def get_props(state: ServerState, _request: Request) -> Response:
     return json_response(
         {
             "default_generation_settings": {
-                "params": default_settings(config.sampling, config.n_predict),
+                "params": default_settings(config.sampling, config.n_predict, ready),
                 "n_ctx": ready.n_ctx,
             },
             "total_slots": ready.parallel,

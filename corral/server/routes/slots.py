@@ -75,7 +75,7 @@ def _slot(slot: SlotStats, ready: Ready, seen: Seen | None) -> dict[str, Any]:
     value: dict[str, Any] = {
         "id": slot.id,
         "n_ctx": ready.n_ctx,
-        "speculative": False,
+        "speculative": bool(ready.speculation),
         "is_processing": slot.is_processing,
     }
     if not slot.request:
@@ -86,7 +86,7 @@ def _slot(slot: SlotStats, ready: Ready, seen: Seen | None) -> dict[str, Any]:
         "n_prompt_tokens": slot.n_prompt_tokens,
         "n_prompt_tokens_processed": slot.n_prompt_tokens_processed,
         "n_prompt_tokens_cache": slot.n_prompt_tokens_cache,
-        "params": short_settings(ours.submit) if ours else {},
+        "params": short_settings(ours.submit, ready) if ours else {},
         "next_token": [
             {
                 "has_next_token": slot.is_processing,

@@ -50,7 +50,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     top_p: Share | None = None
     min_p: Share | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    repeat_penalty: Annotated[float, Meta(ge=0.0, le=1e4)] | None = None
+    repeat_penalty: Annotated[float, Meta(ge=1e-6, le=1e4)] | None = None
     repeat_last_n: Limit | None = None
     presence_penalty: Bias | None = None
     frequency_penalty: Bias | None = None

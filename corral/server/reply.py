@@ -101,17 +101,17 @@ def _ratio(a: float, b: float) -> float:
     return a / b if a > 0 and b > 0 else 0.0
 
 
-def logprobs(infos: Iterable[TokenInfo]) -> dict[str, Any]:
-    """OpenAI's `logprobs` of a chat choice."""
-    return {"content": token_probs(infos)}
+def logprobs(infos: Iterable[TokenInfo], most: int | None = None) -> dict[str, Any]:
+    """OpenAI's `logprobs` of a chat choice, with up to `most` alternatives."""
+    return {"content": token_probs(infos, most)}
 
 
-def token_probs(infos: Iterable[TokenInfo]) -> list[dict[str, Any]]:
+def token_probs(infos: Iterable[TokenInfo], most: int | None = None) -> list[dict[str, Any]]:
     """Each token with the likeliest alternatives; what the chain has left as probabilities, no logarithms."""
     return [
-        {**_prob(i), "top_probs": [_prob(t) for t in i.top]}
+        {**_prob(i), "top_probs": [_prob(t) for t in i.top[:most]]}
         if i.post_sampling
-        else {**_logprob(i), "top_logprobs": [_logprob(t) for t in i.top]}
+        else {**_logprob(i), "top_logprobs": [_logprob(t) for t in i.top[:most]]}
         for i in infos
     ]
 

@@ -144,6 +144,14 @@ async def test_logprobs(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     assert [s.sampling.n_probs for s in engine.submits] == [2, 2, 20]
 
 
+async def test_logprobs_without_alternatives(client: httpx.AsyncClient) -> None:
+    request = {"messages": HI, "logprobs": True, "top_logprobs": 0}
+    (first, _) = (await client.post(URL, json=request)).json()["choices"][0]["logprobs"]["content"]
+    assert first == {**LOGPROB, "top_logprobs": []}
+    (_, chunk, *_) = events(await client.post(URL, json={**request, "stream": True}))
+    assert chunk["choices"][0]["logprobs"]["content"] == [first]
+
+
 async def test_several_choices(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     body = (await client.post(URL, json={"messages": HI, "n": 3, "seed": 7})).json()
     assert [c["index"] for c in body["choices"]] == [0, 1, 2]

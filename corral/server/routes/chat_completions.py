@@ -43,7 +43,7 @@ async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
     verbose = {"__verbose": turn.native.whole(0, replies[0])} if request.verbose else {}
     return json_response(
         {
-            "choices": [_choice(i, reply) for i, reply in enumerate(replies)],
+            "choices": [_choice(i, reply, request.top_logprobs) for i, reply in enumerate(replies)],
             **head,
             "object": "chat.completion",
             "usage": usage([turn.prompt], replies),
@@ -53,7 +53,7 @@ async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
     )
 
 
-def _choice(index: int, reply: ChatReply) -> dict[str, Any]:
+def _choice(index: int, reply: ChatReply, top_logprobs: int | None) -> dict[str, Any]:
     text = "".join(reply.content)
     message: dict[str, Any] = {"role": "assistant", "content": text or (None if reply.calls else "")}
     if reply.reasoning:
@@ -62,7 +62,7 @@ def _choice(index: int, reply: ChatReply) -> dict[str, Any]:
         message["tool_calls"] = _tool_calls(reply.calls)
     choice: dict[str, Any] = {"finish_reason": reply.ended_with, "index": index, "message": message}
     if reply.infos:
-        choice["logprobs"] = logprobs(reply.infos)
+        choice["logprobs"] = logprobs(reply.infos, top_logprobs)
     return choice
 
 
@@ -136,7 +136,7 @@ class _Chunks:
             "delta": delta,
         }
         if infos and reply.infos:
-            choice["logprobs"] = logprobs(reply.take_infos())
+            choice["logprobs"] = logprobs(reply.take_infos(), self._turn.request.top_logprobs)
         chunk: dict[str, Any] = {"choices": [choice], **self._head}
         if end and not self._include_usage:
             chunk["timings"] = timings(reply.timings)

@@ -20,14 +20,14 @@ HEAD = """\
 
 <!-- Written by `python -m corral.server.api_page > docs/api.md` from corral/server: do not edit. -->
 
-The endpoints are llama-server's, and with them OpenAI's and Anthropic's. Where the last column of a table is empty, an endpoint or field
+The endpoints are llama-server's, and with them OpenAI's and Anthropic's; `/api/...` is Ollama's. Where the last column of a table is empty, an endpoint or field
 does what it does there. `/openapi.json` has the same for programs.
 
 ## Everywhere
 
 | What | Here | Differs from llama-server |
 |---|---|---|
-| Errors | `{"error": {"code", "message", "type"}}`, the status is the code; the message names field, value and what would be right | |
+| Errors | `{"error": {"code", "message", "type"}}`, the status is the code; the message names field, value and what would be right | `/v1/messages` has Anthropic's form, `/api/...` has Ollama's |
 | A body that is no JSON, a template that raises | 400 | 500 there: it is the client's mistake |
 | Fields | null means the default; unknown fields are ignored; every number has bounds | bounds where there are none: a number of any size must not reach the engine |
 | Bodies | up to 64 MiB, else 413; 408 when one does not arrive in time | |

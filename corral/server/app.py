@@ -17,7 +17,13 @@ from starlette.types import ASGIApp
 
 from corral.server.body_memory import BodyMemory
 from corral.server.cors import Cors
-from corral.server.errors import Envelope, anthropic_envelope, as_corral_error, error_response
+from corral.server.errors import (
+    Envelope,
+    anthropic_envelope,
+    as_corral_error,
+    error_response,
+    ollama_envelope,
+)
 from corral.server.generate import NOBODY
 from corral.server.generation import ClientGone
 from corral.server.middleware import ALWAYS_SERVED, PAGE, ApiKeys, Conventions, Readiness
@@ -33,6 +39,17 @@ from corral.server.routes.messages import count_message_tokens, messages
 from corral.server.routes.metrics import get_metrics
 from corral.server.routes.models import list_models, retrieve_model
 from corral.server.routes.native_completion import native_completion
+from corral.server.routes.ollama import (
+    ollama_chat,
+    ollama_embed,
+    ollama_generate,
+    ollama_manage,
+    ollama_old_embed,
+    ollama_ps,
+    ollama_show,
+    ollama_tags,
+    ollama_version,
+)
 from corral.server.routes.props import get_props, set_props
 from corral.server.routes.rerank import rerank
 from corral.server.routes.responses import (
@@ -84,6 +101,19 @@ ROUTES: Sequence[tuple[str, str, Handler]] = (
     ("POST", "/rerank", rerank),
     ("POST", "/v1/reranking", rerank),
     ("POST", "/reranking", rerank),
+    ("POST", "/api/chat", ollama_chat),
+    ("POST", "/api/generate", ollama_generate),
+    ("POST", "/api/embed", ollama_embed),
+    ("POST", "/api/embeddings", ollama_old_embed),
+    ("GET", "/api/version", ollama_version),
+    ("GET", "/api/tags", ollama_tags),
+    ("GET", "/api/ps", ollama_ps),
+    ("POST", "/api/show", ollama_show),
+    ("POST", "/api/pull", ollama_manage),
+    ("POST", "/api/push", ollama_manage),
+    ("POST", "/api/create", ollama_manage),
+    ("POST", "/api/copy", ollama_manage),
+    ("DELETE", "/api/delete", ollama_manage),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
     ("POST", "/apply-template", apply_template),
@@ -110,13 +140,17 @@ ROUTES: Sequence[tuple[str, str, Handler]] = (
 )
 
 GENERATE = frozenset(
-    (chat_completions, completions, responses, messages, native_completion, infill),
+    (
+        *(chat_completions, completions, responses, messages, native_completion, infill),
+        *(ollama_chat, ollama_generate),
+    ),
 )
 """Those who can't do anything where the engine makes embeddings."""
 
 SHAPES: Mapping[str, Envelope] = {
     "/v1/messages": anthropic_envelope,
     "/v1/messages/count_tokens": anthropic_envelope,
+    **{path: ollama_envelope for _, path, _ in ROUTES if path.startswith("/api/")},
 }
 """Paths whose errors don't have llama-server's form."""
 

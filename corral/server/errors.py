@@ -46,6 +46,11 @@ def anthropic_envelope(error: CorralError) -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
+def ollama_envelope(error: CorralError) -> dict[str, Any]:
+    """`{"error": message}`."""
+    return {"error": str(error)}
+
+
 Envelope = Callable[[CorralError], dict[str, Any]]
 
 

@@ -121,6 +121,18 @@ MEANING: Mapping[str, str] = {
     "with_pieces": "Give each token's text too.",
     "tokens": "Token ids.",
     "filename": "A plain name, for save and restore.",
+    "options": "Sampling and limits, by the names of Ollama: `num_predict`, `num_keep`, `seed`, `stop`, "
+    "`temperature` and further samplers. How a model is loaded is decided at the start here: `num_ctx`, "
+    "`num_gpu` and their like have no effect.",
+    "format": '"json", or a JSON schema for the answer.',
+    "think": 'Whether to reason: true, false, "low", "medium", "high" or "max".',
+    "keep_alive": "Without effect: the model stays loaded.",
+    "raw": "The prompt goes to the model as it is.",
+    "images": "Only empty.",
+    "template": "Only empty.",
+    "context": "Only empty.",
+    "truncate": "Without effect: a text longer than the context is a 400.",
+    "name": "The same as `model`.",
 }
 
 OF_STRUCT: Mapping[tuple[str, str], str] = {
@@ -144,6 +156,19 @@ OF_STRUCT: Mapping[tuple[str, str], str] = {
     ("ResponsesRequest", "top_logprobs"): "Of so many tokens at each place, if `include` asks for them.",
     ("MessagesRequest", "n"): "Without effect: a message is one result.",
     ("MessagesRequest", "n_cmpl"): "Without effect.",
+    ("OllamaChatRequest", "stream"): "Send lines as the text comes; the default.",
+    ("OllamaGenerateRequest", "stream"): "Send lines as the text comes; the default.",
+    (
+        "OllamaChatRequest",
+        "messages",
+    ): "The conversation; without any, the answer says that the model is there.",
+    ("OllamaGenerateRequest", "prompt"): "A text, as the turn of a user.",
+    ("OllamaGenerateRequest", "system"): "The system message.",
+    ("OllamaEmbedRequest", "input"): "A text or several.",
+    ("OllamaEmbedRequest", "options"): "Without effect.",
+    ("OllamaOldEmbedRequest", "prompt"): "A text.",
+    ("OllamaOldEmbedRequest", "options"): "Without effect.",
+    ("OllamaShowRequest", "verbose"): "Without effect.",
 }
 """Where a field means something else."""
 

@@ -28,4 +28,4 @@ def model_info(config: ModelConfig, file: GGUFFile, n_vocab: int) -> ModelInfo:
         "ftype": "unknown" if file_type is None else file_type_name(file_type),
     }
     aliases = tuple(sorted(set(config.aliases))) or (Path(config.path).name,)
-    return ModelInfo(id=aliases[0], aliases=aliases, path=config.path, n_vocab=n_vocab, meta=meta)
+    return ModelInfo(aliases[0], aliases, config.path, n_vocab, meta, arch)

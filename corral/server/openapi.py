@@ -12,11 +12,12 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from corral import __version__
-from corral.server import shapes
+from corral.server import ollama_shapes, shapes
 from corral.server.convert.messages import MessagesRequest
+from corral.server.convert.ollama import OllamaChatRequest, OllamaGenerateRequest
 from corral.server.convert.responses import ResponsesRequest
 from corral.server.fields import meaning
-from corral.server.routes import not_supported, responses, slots
+from corral.server.routes import not_supported, ollama, responses, slots
 from corral.server.routes.apply_template import apply_template, input_tokens
 from corral.server.routes.chat_completions import chat_completions
 from corral.server.routes.completions import completions
@@ -37,7 +38,10 @@ from corral.server.state import ServerState
 Handler = Callable[[ServerState, Request], Awaitable[ASGIApp]]
 Routes = Sequence[tuple[str, str, Handler]]
 PREFIX = "#/components/schemas/"
-JSON, EVENTS, TEXT = "application/json", "text/event-stream", "text/plain"
+JSON, EVENTS, LINES, TEXT = "application/json", "text/event-stream", ollama.LINES, "text/plain"
+
+
+OLLAMA = "New: clients speak it that know no other API"
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,10 @@ class Operation:
     """The type of a stream's events, for `stream: true`; Event: named ones of many types."""
     query: Mapping[str, Sequence[str]] | None = None
     """Names of parameters in the query, and their values if there are only some."""
-    anthropic: bool = False
-    """Errors have Anthropic's form."""
+    lines: Any = None
+    """The type of a stream's lines, where it has no events: Ollama's, which stream unless told not to."""
+    error: Any = shapes.Error
+    """The form of errors."""
     plain: bool = False
     """The answer is text."""
     differs: str = ""
@@ -115,14 +121,14 @@ OPERATIONS: Mapping[Handler, Operation] = {
         shapes.AnthropicMessage,
         MessagesRequest,
         shapes.Event,
-        anthropic=True,
+        error=shapes.AnthropicError,
         differs="Errors have Anthropic's form: its clients read them.",
     ),
     count_message_tokens: Operation(
         "Tokens of a request to /v1/messages",
         shapes.MessageTokens,
         MessagesRequest,
-        anthropic=True,
+        error=shapes.AnthropicError,
         differs="Errors have Anthropic's form.",
     ),
     native_completion: Operation(
@@ -155,6 +161,67 @@ OPERATIONS: Mapping[Handler, Operation] = {
         shapes.Ranking | list[shapes.TeiRanked],
         RerankRequest,
     ),
+    ollama.ollama_chat: Operation(
+        "Ollama's chat; streams unless `stream` is false",
+        ollama_shapes.OllamaAnswer,
+        OllamaChatRequest,
+        lines=ollama_shapes.OllamaAnswer,
+        error=ollama_shapes.OllamaError,
+        differs=OLLAMA + ", as Open WebUI and Home Assistant.",
+    ),
+    ollama.ollama_generate: Operation(
+        "Ollama's form of a chat with one turn; with `raw` text in, text out",
+        ollama_shapes.OllamaAnswer,
+        OllamaGenerateRequest,
+        lines=ollama_shapes.OllamaAnswer,
+        error=ollama_shapes.OllamaError,
+        differs=OLLAMA + ".",
+    ),
+    ollama.ollama_embed: Operation(
+        "Embeddings in Ollama's form",
+        ollama_shapes.OllamaEmbeddings,
+        ollama.OllamaEmbedRequest,
+        error=ollama_shapes.OllamaError,
+        differs=OLLAMA + ".",
+    ),
+    ollama.ollama_old_embed: Operation(
+        "One embedding, in Ollama's older form",
+        ollama_shapes.OllamaEmbedding,
+        ollama.OllamaOldEmbedRequest,
+        error=ollama_shapes.OllamaError,
+        differs=OLLAMA + ".",
+    ),
+    ollama.ollama_version: Operation(
+        "The version of this server",
+        ollama_shapes.OllamaVersion,
+        error=ollama_shapes.OllamaError,
+        differs=OLLAMA + ".",
+    ),
+    ollama.ollama_tags: Operation(
+        "The model, in Ollama's form",
+        ollama_shapes.OllamaModels,
+        error=ollama_shapes.OllamaError,
+        differs=OLLAMA + ".",
+    ),
+    ollama.ollama_ps: Operation(
+        "The same, as it is loaded",
+        ollama_shapes.OllamaModels,
+        error=ollama_shapes.OllamaError,
+        differs=OLLAMA + ".",
+    ),
+    ollama.ollama_show: Operation(
+        "What the model is and can do",
+        ollama_shapes.OllamaShown,
+        ollama.OllamaShowRequest,
+        error=ollama_shapes.OllamaError,
+        differs=OLLAMA + ".",
+    ),
+    ollama.ollama_manage: Operation(
+        "Not supported",
+        None,
+        error=ollama_shapes.OllamaError,
+        differs="There is one model, chosen at the start: 501.",
+    ),
     tokenize: Operation("Token ids of a text", shapes.Tokens, TokenizeRequest),
     detokenize: Operation("The text of token ids", shapes.Text, DetokenizeRequest),
     apply_template: Operation("A chat as the model gets it", shapes.Prompt, ChatRequest),
@@ -184,7 +251,9 @@ OPERATIONS: Mapping[Handler, Operation] = {
     not_supported.set_adapters: Operation("Not supported", None, differs="Adapters are not built yet: 501."),
     not_supported.transcriptions: Operation("Not supported", None, differs="No model here takes audio: 501."),
     not_supported.router: Operation(
-        "Not supported", None, differs="There is one model, chosen at the start: a router is not built yet, 501."
+        "Not supported",
+        None,
+        differs="There is one model, chosen at the start: a router is not built yet, 501.",
     ),
     not_supported.resume: Operation("Not supported", None, differs="Not built yet: 501."),
     not_supported.proxy: Operation(
@@ -238,9 +307,9 @@ def document(routes: Routes, prefix: str = "") -> dict[str, Any]:
 
 
 def _types() -> list[Any]:
-    found: list[Any] = [shapes.Error, shapes.AnthropicError]
-    for operation in OPERATIONS.values():
-        found += [t for t in (operation.answer, operation.body, operation.events) if t is not None]
+    found: list[Any] = []
+    for o in OPERATIONS.values():
+        found += [t for t in (o.error, o.answer, o.body, o.events, o.lines) if t is not None]
     return found
 
 
@@ -268,8 +337,7 @@ def _operation(method: str, path: str, does: Operation, named: Mapping[Any, Any]
 
 
 def _responses(does: Operation, named: Mapping[Any, Any]) -> dict[str, Any]:
-    error = named[shapes.AnthropicError if does.anthropic else shapes.Error]
-    wrong = {"content": {JSON: {"schema": error}}}
+    wrong = {"content": {JSON: {"schema": named[does.error]}}}
     made = {
         "4XX": {"description": "The request is wrong, or there are too many", **wrong},
         "5XX": {"description": "503: try again; 501: not supported; 500: a bug", **wrong},
@@ -279,6 +347,8 @@ def _responses(does: Operation, named: Mapping[Any, Any]) -> dict[str, Any]:
     content = {TEXT if does.plain else JSON: {"schema": named[does.answer]}}
     if does.events is not None:
         content[EVENTS] = {"schema": _event(does.events, named)}
+    if does.lines is not None:
+        content[LINES] = {"schema": named[does.lines]}
     return {"200": {"description": "Success", "content": content}, **made}
 
 

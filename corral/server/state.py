@@ -95,6 +95,8 @@ class ModelInfo:
     n_vocab: int
     meta: Mapping[str, Any]
     """`meta` of /v1/models but for `n_ctx`, which the engine decides."""
+    arch: str = "unknown"
+    """`general.architecture` of the file."""
     created: int = field(default_factory=lambda: int(time.time()))
 
 

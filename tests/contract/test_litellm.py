@@ -119,3 +119,18 @@ def test_errors(live: Any, provider: Any) -> None:
     ]:
         with pytest.raises(error, match="no"):
             litellm.completion(**options(live, engine, provider))
+
+
+def test_ollamas_api(live: Any) -> None:
+    given = options(live, FakeEngine(["Hel", "lo"]), ("ollama_chat/tiny", ""))
+    response = litellm.completion(**given, max_tokens=9)
+    assert response.choices[0].message.content == "Hello"
+    assert response.usage.completion_tokens == 2
+    chunks = list(litellm.completion(**given, stream=True))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == "Hello"
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
+    given = options(live, FakeEngine(CALL_WORDS), ("ollama_chat/tiny", ""), HERMES)
+    (call,) = litellm.completion(**given, tools=[tool]).choices[0].message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Oslo"})

@@ -265,7 +265,11 @@ async def test_template_variables(connected: Any) -> None:
         ({"n": 0}, 400, "Field 'n': expected an integer from 1 to"),
         ({"n": 5}, 400, "Field 'n': expected an integer from 1 to 4, got 5"),
         ({"n_discard": -1}, 400, "Field 'n_discard'"),
-        ({"repeat_penalty": 0}, 400, "Field 'repeat_penalty': expected a number from 1e-06 to 10000.0, got 0"),
+        (
+            {"repeat_penalty": 0},
+            400,
+            "Field 'repeat_penalty': expected a number from 1e-06 to 10000.0, got 0",
+        ),
         ({"id_slot": 4}, 400, "Field 'id_slot': expected an integer from -1 to 3, got 4"),
         ({"stream": "yes"}, 400, "Field 'stream': expected a boolean, got \"yes\""),
         ({"stop": [1]}, 400, "Field 'stop[0]': expected a string, got 1"),

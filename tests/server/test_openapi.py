@@ -93,6 +93,13 @@ def test_no_meaning_is_of_a_field_that_is_gone() -> None:
         ("POST", "/v1/messages/count_tokens", {"messages": HI}),
         ("POST", "/v1/chat/completions/input_tokens", {"messages": HI}),
         ("POST", "/apply-template", {"messages": HI}),
+        ("POST", "/api/chat", {"messages": HI, "stream": False}),
+        ("POST", "/api/chat", {"messages": []}),
+        ("POST", "/api/generate", {"prompt": "a", "stream": False}),
+        ("POST", "/api/show", {"model": "x"}),
+        ("GET", "/api/tags", None),
+        ("GET", "/api/ps", None),
+        ("GET", "/api/version", None),
         ("POST", "/tokenize", {"content": "abc", "with_pieces": True}),
         ("POST", "/detokenize", {"tokens": [97]}),
         ("POST", "/slots/0?action=save", {"filename": "a"}),
@@ -104,6 +111,17 @@ async def test_answers_are_as_it_says(client: httpx.AsyncClient, method: str, pa
     assert response.status_code == 200, response.text
     at = path.partition("?")[0].replace("/slots/0", "/slots/{id}")
     validator(answer_schema(method, at)["schema"]).validate(response.json())
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/api/chat", {"messages": HI}), ("/api/generate", {"prompt": "a"})]
+)
+async def test_lines_are_as_it_says(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> None:
+    lines = (await client.post(path, json=body)).text.splitlines()
+    assert len(lines) == 3
+    schema = answer_schema("POST", path, "application/x-ndjson")["schema"]
+    for line in lines:
+        validator(schema).validate(msgspec.json.decode(line))
 
 
 @pytest.mark.parametrize(

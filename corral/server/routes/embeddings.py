@@ -40,12 +40,7 @@ EMBEDDING = Schema(EmbeddingRequest)
 
 
 async def openai_embeddings(state: ServerState, http: Request) -> ASGIApp:
-    _, ready = state.loaded()
-    expect_embeddings(state)
-    if ready.pooling == "none":
-        raise RequestError(
-            "Pooling type 'none' is not OAI compatible. Start the server with --pooling mean, cls or last"
-        )
+    expect_one_vector(state)
     request = await generate.read(state, http, EMBEDDING)
     prompts, vectors = await _vectors(state, http, request)
     if request.input is None:
@@ -74,6 +69,23 @@ def expect_embeddings(state: ServerState) -> None:
     _, ready = state.loaded()
     if ready.pooling is None:
         raise NotSupported("This server does not support embeddings. Start it with `--embeddings`")
+
+
+def expect_one_vector(state: ServerState) -> None:
+    """Of each text. Raises NotSupported, RequestError."""
+    expect_embeddings(state)
+    if state.loaded()[1].pooling == "none":
+        raise RequestError(
+            "Pooling type 'none' is not OAI compatible. Start the server with --pooling mean, cls or last"
+        )
+
+
+async def one_vector_each(
+    state: ServerState, http: Request, request: EmbeddingRequest
+) -> tuple[list[list[int]], list[Vectors]]:
+    """The tokens of each input and its vector, normalized. Raises NotSupported, RequestError."""
+    expect_one_vector(state)
+    return await _vectors(state, http, request)
 
 
 async def _vectors(

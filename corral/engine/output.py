@@ -77,12 +77,12 @@ class TextStream:
         return self._advance(self._utf8.feed(self.piece(token)))
 
     def finish(self) -> str:
-        """The text held back, when the sequence ended without a stop string."""
-        if self.stopping_word:
-            return ""
-        text = self._advance(self._utf8.flush()) + self._held
-        self._held = ""
-        return text
+        """The text held back, when the sequence ended without a stop string.
+
+        A character that was cut off is left out: half of one is no text, and U+FFFD is none that was meant.
+        """
+        text, self._held = self._held, ""
+        return "" if self.stopping_word else text
 
     def _advance(self, text: str) -> str:
         if self.stopping_word or not self._stops:

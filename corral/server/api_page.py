@@ -35,7 +35,7 @@ does what it does there. `/openapi.json` has the same for programs.
 | Too many requests | 429 with `Retry-After`: the queue is bounded (`--max-queue`, `--max-queue-tokens`, `--queue-timeout`) | no bound there |
 | While the model loads, or the engine starts again | 503 with `Retry-After`, but for `/livez` and the page at `/` | |
 | Keys | `Authorization: Bearer KEY` or `X-Api-Key: KEY`, from `--api-key`, `--api-key-file`, `LLAMA_API_KEY`; not asked for by health and page | `/livez` and `/readyz` are public too |
-| Streams | `data: JSON`; `data: [DONE]` at the end of OpenAI's chats and completions; a comment after 30 s of silence; an error before the first event is an ordinary response | |
+| Streams | `data: JSON`; `data: [DONE]` at the end of OpenAI's chats and completions; a comment after 30 s of silence; an error before the first event is an ordinary response | a character whose bytes the limit cut apart is left out, streamed or not; there it is U+FFFD |
 | `X-Request-Id` | given back, or made; in the log too | new |
 | `/predict` of Vertex AI | 404 | not built yet |
 

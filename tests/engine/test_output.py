@@ -92,9 +92,13 @@ def test_a_character_is_shown_when_it_is_whole() -> None:
     assert texts == ["a", "", "😀b", ""]
 
 
-def test_an_unfinished_character_at_the_end_does_not_break_the_text() -> None:
+def test_an_unfinished_character_at_the_end_is_left_out() -> None:
     texts, _ = shown([b"a\xf0\x9f"], ["stop"])
-    assert texts == ["a", "�"]
+    assert texts == ["a", ""]
+    texts, _ = shown([b"st\xf0\x9f"], ["stop"])
+    assert texts == ["", "st"]
+    texts, _ = shown([b"a\xffb\xc3"], [])  # what is no UTF-8 in the middle is shown as such
+    assert texts == ["a�b", ""]
 
 
 def test_text_after_the_stop_string_is_dropped() -> None:

@@ -166,7 +166,8 @@ def build_app(state: ServerState) -> Starlette:
         Route(prefix + path, _answer(handler, state), methods=[method], name=path)
         for method, path, handler in ROUTES
     ]
-    names = {route.endpoint: route.name for route in routes}
+    names: dict[Any, str] = {route.endpoint: route.name for route in routes}
+    names |= {prefix + path: path for _, path, _ in ROUTES if "{" not in path}
     app = Starlette(
         routes=routes,
         middleware=[

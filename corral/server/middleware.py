@@ -37,7 +37,8 @@ class Conventions:
 
     `shapes` has the paths whose errors have another form; `scope["shape"]` tells everybody. The paths in
     `quiet`, which somebody polls, are only logged when much is. `routes` names the handlers for the
-    `observer`: a client's path must not become a label.
+    `observer`, and the fixed paths, for requests that did not get as far as a handler: any other path of a
+    client must not become a label.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Conventions:
             reason = str(known)
             await error_response(known, shape=shape)(scope, receive, send_with_headers)
         finally:
-            route = self.routes.get(scope.get("endpoint"), "other")
+            route = self.routes.get(scope.get("endpoint")) or self.routes.get(scope["path"], "other")
             self.observer.responses[route, status or CLIENT_LEFT] += 1
             log_request(
                 scope,

@@ -92,7 +92,7 @@ async def test_requests_are_counted_by_route_and_status(connected: Any) -> None:
     assert counts == {
         f"corral_responses_total,route={route},status={status}": 1
         for route, status in (
-            ("/health", 200), ("/props", 200), ("other", 401), ("other", 404), ("/v1/models/{id:path}", 404),
+            ("/health", 200), ("/props", 200), ("/props", 401), ("other", 404), ("/v1/models/{id:path}", 404),
             ("/completion", 400),
         )
     }  # fmt: skip

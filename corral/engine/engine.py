@@ -362,7 +362,7 @@ class Engine:
                 matcher,
                 len(submit.prompt),
             ),
-            text=TextStream(self._text, submit.stop, submit.special),
+            text=TextStream(self._text, submit.stop, submit.special, submit.least_indent),
             draft=NgramDraft(self._draft) if self._draft else None,
             tokens=list(submit.prompt),
             submitted=submitted,
@@ -461,6 +461,8 @@ class Engine:
         request.chain.shift(max(1, discard))
 
     def _ending(self, request: Request, token: int, now: float) -> Ending | None:
+        if request.text.has_short_line:
+            return _LIMIT
         if request.text.stopping_word:
             return _WORD
         if token in self._text.eog or request.chain.is_complete:

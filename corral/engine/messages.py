@@ -53,6 +53,8 @@ class Submit(msgspec.Struct, tag="submit", frozen=True, kw_only=True, omit_defau
     """Tokens dropped at a context shift; 0: half of those that are not kept."""
     max_predict_ms: int = 0
     """Time for the text, from its first token; looked at once there was a line break. 0: no limit."""
+    least_indent: int = 0
+    """Spaces and tabs that further lines begin with; the text ends before one with fewer. 0: no limit."""
     timings_per_token: bool = False
     """Give `timings` with every Output, not with the last one only."""
     progress: bool = False

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from corral.engine.indent import LeastIndent
 from corral.tokenizer.stream import Utf8Stream
 
 
@@ -55,16 +56,20 @@ class StopString:
 class TextStream:
     """Turns tokens to text that may be shown: whole characters, nothing that may yet become a stop string.
 
-    The first stop string to be complete ends the text; of two complete at once, the longer.
+    The first stop string to be complete ends the text; of two complete at once, the longer. So does a line
+    that is indented by less than `least_indent`.
     """
 
-    def __init__(self, tables: TextTables, stop: Iterable[str] = (), special: bool = False) -> None:
+    def __init__(
+        self, tables: TextTables, stop: Iterable[str] = (), special: bool = False, least_indent: int = 0
+    ) -> None:
         self._pieces = tables.special if special else tables.text
         self._utf8 = Utf8Stream()
         self._stops = sorted(
             (StopString(word) for word in set(stop) if word), key=lambda s: (-len(s.word), s.word)
         )
         self._held = ""
+        self._indent = LeastIndent(least_indent)
         self.stopping_word = ""
         """The stop string that was found; what is fed afterwards gives no text."""
 
@@ -72,17 +77,22 @@ class TextStream:
         """The bytes of a token as this request sees them."""
         return self._pieces[token]
 
+    @property
+    def has_short_line(self) -> bool:
+        """Whether the text ended before a line that is not indented enough."""
+        return self._indent.is_short
+
     def feed(self, token: int) -> str:
         """Add a token; returns the text that is safe to show now."""
-        return self._advance(self._utf8.feed(self.piece(token)))
+        return self._indent.feed(self._advance(self._utf8.feed(self.piece(token))))
 
     def finish(self) -> str:
         """The text held back, when the sequence ended without a stop string.
 
         A character that was cut off is left out: half of one is no text, and U+FFFD is none that was meant.
         """
-        text, self._held = self._held, ""
-        return "" if self.stopping_word else text
+        text, self._held = "" if self.stopping_word else self._held, ""
+        return self._indent.feed(text) + self._indent.finish()
 
     def _advance(self, text: str) -> str:
         if self.stopping_word or not self._stops:

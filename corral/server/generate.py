@@ -190,6 +190,7 @@ def submits(
                     n_keep=_or(request.n_keep, state.config.n_keep),
                     n_discard=_or(request.n_discard, 0),
                     max_predict_ms=max(0, _or(request.t_max_predict_ms, 0)),
+                    least_indent=_or(request.n_indent, 0),
                     timings_per_token=bool(request.timings_per_token),
                     progress=bool(request.return_progress and request.stream),
                 )

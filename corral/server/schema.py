@@ -95,9 +95,9 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     response_fields: FieldPaths | None = None
     verbose: bool | None = None
 
+    n_indent: Count | None = None
     # Not built yet: see NOT_YET.
     lora: list[Any] | None = None
-    n_indent: Count | None = None
 
     def limit(self) -> int:
         """Most tokens asked for; -1: no limit."""
@@ -182,7 +182,6 @@ class InfillRequest(NativeRequest, kw_only=True):
 
 NOT_YET: dict[str, tuple[Any, ...]] = {
     "lora": ([],),
-    "n_indent": (0,),
     "functions": ([],),
     "reasoning_control": (False,),
 }

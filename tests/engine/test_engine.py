@@ -440,6 +440,21 @@ def test_the_time_for_a_text_ends_after_its_first_line() -> None:
         assert (outputs[-1].finish_reason, outputs[-1].stop_type) == ("length", "limit")
 
 
+def test_a_line_with_too_little_indentation_ends_the_text() -> None:
+    tables = TextTables(text=[b"x", b"\n", b"  "], special=[b"x", b"\n", b"  "], eog=frozenset())
+
+    def edit(logits: NDArray[np.float32], history: list[int]) -> None:
+        logits[:] = 0
+        logits[[0, 1, 2, 0, 1, 0][(len(history) - 1) % 6]] = 100  # x, a line with spaces, one without
+
+    for least, text, count in ((2, "x\n  x\n", 6), (0, "x\n  x\nxx\n", 8)):
+        engine = Engine(FakeExecutor(edit), tables, limits())
+        submit = Submit(id="a", prompt=[1], max_tokens=8, sampling=GREEDY, least_indent=least, stop=["never"])
+        outputs = run(engine, [submit])["a"]
+        assert (text_of(outputs), len(tokens_of(outputs))) == (text, count)
+        assert (outputs[-1].finish_reason, outputs[-1].stop_type) == ("length", "limit")
+
+
 # -- context shift --
 
 

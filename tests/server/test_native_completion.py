@@ -165,9 +165,10 @@ async def test_timings_and_progress(connected: Any) -> None:
 
 
 async def test_what_the_engine_is_told(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    body = {"prompt": "a", "cache_prompt": False, "id_slot": 2, "n_keep": -1, "n_discard": 5}
+    body = {"prompt": "a", "cache_prompt": False, "id_slot": 2, "n_keep": -1, "n_discard": 5, "n_indent": 4}
     await client.post(URL, json=body)
     (submit,) = engine.submits
+    assert submit.least_indent == 4
     assert (submit.cache_prompt, submit.id_slot, submit.n_keep, submit.n_discard) == (False, 2, -1, 5)
     assert submit.progress is False
 

@@ -92,16 +92,19 @@ class NativeReplies:
             "tokens_evaluated": len(self._submits[index].prompt),
         }
         self._sent_tokens[index] = reply.n_tokens
-        value |= observed(output)
+        value |= observed(output, bool(self._request.timings_per_token))
         if reply.infos:
             value["completion_probabilities"] = token_probs(reply.take_infos())
         return value
 
 
-def observed(output: Output) -> dict[str, Any]:
-    """What a part of a stream says of the work so far: members of `return_progress`, `timings_per_token`."""
+def observed(output: Output, last: bool = False) -> dict[str, Any]:
+    """What a part of a stream says of the work so far: members of `return_progress`, `timings_per_token`.
+
+    `last`: the timings that every last output has were asked for in each part.
+    """
     members: dict[str, Any] = {}
-    if output.timings is not None and output.finish_reason is None:
+    if output.timings is not None and (last or output.finish_reason is None):
         members["timings"] = timings(output.timings)
     if output.progress is not None:
         members["prompt_progress"] = msgspec.structs.asdict(output.progress)

@@ -243,7 +243,8 @@ OPERATIONS: Mapping[Handler, Operation] = {
         str,
         plain=True,
         differs="More: histograms of the times to the first token, between tokens, in the queue "
-        "and in all; requests by route and status; the cache's use.",
+        "and in all; requests by route and status; the cache's use. `n_tokens_max` is a gauge, as "
+        "a maximum is.",
     ),
     get_document: Operation("This document", dict[str, Any], differs="New."),
     not_supported.control: Operation("Not supported", None, differs="Not built yet: 501."),

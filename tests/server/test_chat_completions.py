@@ -432,16 +432,22 @@ async def test_a_stream_tells_of_the_work(connected: Any) -> None:
     words = [
         *(Output(id="", progress=p) for p in progress),
         Output(id="", text="x", tokens=[1], timings=Timings(predicted_n=1)),
-        Output(id="", finish_reason="length", timings=Timings(predicted_n=2)),
+        Output(id="", text="y", tokens=[2], finish_reason="length", timings=Timings(predicted_n=2)),
     ]
     request = {"messages": HI, "stream": True, "return_progress": True, "timings_per_token": True}
     engine = FakeEngine(words)
     async with connected(fake_state(engine)) as client:
         chunks = events(await client.post(URL, json=request))
     speaks = {"role": "assistant", "content": None}
-    assert [c["choices"][0]["delta"] for c in chunks] == [speaks, speaks, {"content": "x"}, {}]
-    assert [c.get("prompt_progress", {}).get("processed") for c in chunks] == [5, 9, None, None]
-    assert [c.get("timings", {}).get("predicted_n") for c in chunks] == [None, None, 1, 2]
+    assert [c["choices"][0]["delta"] for c in chunks] == [
+        speaks,
+        speaks,
+        {"content": "x"},
+        {"content": "y"},
+        {},
+    ]
+    assert [c.get("prompt_progress", {}).get("processed") for c in chunks] == [5, 9, None, None, None]
+    assert [c.get("timings", {}).get("predicted_n") for c in chunks] == [None, None, 1, 2, 2]
     assert (engine.submits[0].progress, engine.submits[0].timings_per_token) == (True, True)
 
 

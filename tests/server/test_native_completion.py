@@ -152,14 +152,15 @@ async def test_timings_and_progress(connected: Any) -> None:
     words = [
         Output(id="", progress=Progress(total=9, cache=2, processed=5, time_ms=1.5)),
         Output(id="", text="x", tokens=[5], timings=Timings(prompt_n=9, predicted_n=1)),
+        Output(id="", text="y", tokens=[6], finish_reason="length", timings=Timings(predicted_n=2)),
     ]
     engine = FakeEngine(words)
     async with connected(fake_state(engine)) as client:
         body = {"prompt": "a", "stream": True, "timings_per_token": True, "return_progress": True}
-        first, second, _ = events(await client.post(URL, json=body))
+        first, second, third, _ = events(await client.post(URL, json=body))
     assert first["prompt_progress"] == {"total": 9, "cache": 2, "processed": 5, "time_ms": 1.5}
     assert "timings" not in first
-    assert second["timings"]["predicted_n"] == 1
+    assert [part["timings"]["predicted_n"] for part in (second, third)] == [1, 2]
     (submit,) = engine.submits
     assert (submit.progress, submit.timings_per_token) == (True, True)
 

@@ -108,12 +108,12 @@ class _Chunks:
             self._spoken.add(index)
             chunks.append(self._chunk(index, {"role": "assistant", "content": None}))
         chunks += [self._chunk(index, _delta(delta), infos=True) for delta in deltas]
+        if chunks:
+            chunks[-1] |= observed(output, bool(self._turn.request.timings_per_token))
         if reply.finish_reason is not None:
             chunks.append(self._chunk(index, {}, infos=True, end=True))
             if self._turn.request.verbose:
                 chunks[-1]["__verbose"] = self._turn.native.whole(index, reply, streamed=True)
-        if chunks:
-            chunks[-1] |= observed(output)
         return b"".join(map(frame, chunks))
 
     def last(self) -> bytes:

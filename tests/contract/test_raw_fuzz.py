@@ -27,6 +27,7 @@ BODIES: dict[str, Any] = {
     "/completion": {"prompt": "a", "n_predict": 4, "logit_bias": [[5, -1.5], ["x", False]]},
     "/v1/responses": {"input": [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]}]},
     "/v1/messages": {"messages": HI, "max_tokens": 5, "system": "be brief"},
+    "/api/chat": {"messages": HI, "options": {"num_predict": 5}},
     "/tokenize": {"content": "a b", "with_pieces": True},
     "/slots/0?action=save": {"filename": "a.bin"},
 }

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from corral.server.app import build_app
 from corral.server.convert.messages import MessagesRequest
+from corral.server.convert.ollama import OllamaChatRequest, OllamaGenerateRequest, Options
 from corral.server.convert.responses import ResponsesRequest
-from corral.server.schema import ChatRequest, CompletionRequest
+from corral.server.schema import ChatRequest, CompletionRequest, NativeRequest
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +118,20 @@ messages = st.builds(
     lambda body, said: {"messages": said, **body}, fields(MessagesRequest), st.lists(turns, max_size=4)
 )
 
+native = st.builds(
+    lambda body, prompt: {"prompt": prompt, **body}, fields(NativeRequest), likely | st.just("a")
+)
+ollama_options = st.fixed_dictionaries({}, optional={"options": likely | fields(Options)})
+ollama_chat = st.builds(
+    lambda body, options, said: {"messages": said, **body, **options},
+    fields(OllamaChatRequest),
+    ollama_options,
+    st.lists(message, max_size=3),
+)
+ollama_generate = st.builds(
+    lambda body, options: {"prompt": "a", **body, **options}, fields(OllamaGenerateRequest), ollama_options
+)
+
 STATE = fake_state()
 APP = build_app(STATE)
 
@@ -131,8 +146,9 @@ def post(path: str, content: bytes) -> httpx.Response:
     assert response.status_code in (200, 400, 501), response.text
     if response.status_code != 200:
         error = response.json()["error"]
-        assert error["message"]
-        assert error.get("code", response.status_code) == response.status_code
+        assert error if path.startswith("/api/") else error["message"]
+        if not path.startswith(("/api/", "/v1/messages")):
+            assert error["code"] == response.status_code
     for submit in engine.submits:
         assert -1 <= submit.max_tokens < 2**31
         assert all(0 <= token < 1000 for token in (*submit.prompt, *submit.sampling.logit_bias))
@@ -164,6 +180,24 @@ def test_responses_requests(body: dict[str, Any], counting: bool) -> None:
 @given(messages, st.booleans())
 def test_messages_requests(body: dict[str, Any], counting: bool) -> None:
     post("/v1/messages" + "/count_tokens" * counting, msgspec.json.encode(body))
+
+
+@settings(max_examples=150, deadline=None)
+@given(native)
+def test_native_requests(body: dict[str, Any]) -> None:
+    post("/completion", msgspec.json.encode(body))
+
+
+@settings(max_examples=150, deadline=None)
+@given(ollama_chat)
+def test_ollama_chats(body: dict[str, Any]) -> None:
+    post("/api/chat", msgspec.json.encode(body))
+
+
+@settings(max_examples=150, deadline=None)
+@given(ollama_generate)
+def test_ollama_completions(body: dict[str, Any]) -> None:
+    post("/api/generate", msgspec.json.encode(body))
 
 
 @settings(max_examples=100, deadline=None)

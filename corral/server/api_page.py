@@ -31,7 +31,7 @@ does what it does there. `/openapi.json` has the same for programs.
 | A body that is no JSON, a template that raises | 400 | 500 there: it is the client's mistake |
 | Fields | null means the default; unknown fields are ignored; every number has bounds | bounds where there are none: a number of any size must not reach the engine |
 | Bodies | up to 64 MiB, else 413; 408 when one does not arrive in time | |
-| What is not supported | 501, `not_supported_error`, names the field | some of it is ignored there |
+| What is not supported | 501, `not_supported_error`, names the field; with `X-Should-Retry: false`, or OpenAI's and Anthropic's clients would try again | some of it is ignored there |
 | Too many requests | 429 with `Retry-After`: the queue is bounded (`--max-queue`, `--max-queue-tokens`, `--queue-timeout`) | no bound there |
 | While the model loads, or the engine starts again | 503 with `Retry-After`, but for `/livez` and the page at `/` | |
 | Keys | `Authorization: Bearer KEY` or `X-Api-Key: KEY`, from `--api-key`, `--api-key-file`, `LLAMA_API_KEY`; not asked for by health and page | `/livez` and `/readyz` are public too |

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -254,3 +256,26 @@ async def test_embeddings(connected: Any) -> None:
         assert (await client.post("/api/show", json={})).json()["capabilities"] == ["embedding"]
     async with connected(fake_state(Lengths("none"))) as client:
         assert "Pooling" in (await client.post("/api/embed", json={"input": "a"})).json()["error"]
+
+
+async def test_keys_and_the_prefix(connected: Any) -> None:
+    async with connected(fake_state(api_prefix="/llm", api_keys=("k",))) as client:
+        refused = await client.get("/llm/api/tags")
+        assert (refused.status_code, refused.json()) == (401, {"error": "Invalid API Key"})
+        headers = {"Authorization": "Bearer k"}
+        assert (await client.get("/llm/api/tags", headers=headers)).status_code == 200
+        assert (await client.post("/llm/api/chat", json={"messages": 1}, headers=headers)).json().keys() == {
+            "error"
+        }
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_leaves_is_cancelled(connected: Any, stream: bool) -> None:
+    """Also behind the change of the stream's type."""
+    engine = FakeEngine(["a", "b"], hold=1)
+    async with connected(fake_state(engine)) as client:
+        body = {"messages": HI, "stream": stream}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await client.post("/api/chat", json=body)
+    assert engine.cancelled == [engine.submits[0].id]

@@ -26,7 +26,7 @@ Float = NDArray[Any]
 
 FLOAT_TYPES = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
 ACTIVATION_GROUP = 32
-"""Numbers of an activation row that share one int8 scale; a variant of the kernels may have more for a type."""
+"""Numbers of an activation row that share one int8 scale; a variant of the kernels may have more."""
 LEAST_ACTIVATION = np.float32(1e-30)
 
 

@@ -130,7 +130,7 @@ def test_what_is_not_supported_is_not_tried_again(live: Live) -> None:
     image: Any = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
     with (
         openai.OpenAI(base_url=live(state) + "/v1", api_key="k", max_retries=1) as client,
-        pytest.raises(openai.InternalServerError, match="this model reads text only"),
+        pytest.raises(openai.InternalServerError, match="this model takes text only"),
     ):
         client.chat.completions.create(model="x", messages=[{"role": "user", "content": image}])
     assert state.observer.responses == {("/v1/chat/completions", 501): 1}

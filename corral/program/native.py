@@ -32,7 +32,7 @@ PACKED_AT_ONCE = 16 << 20
 
 
 def formats(isa: str = "auto") -> dict[GGMLType, int]:
-    """The tensor types there are kernels for, and how many int8 activations share a scale (0: it takes floats).
+    """The tensor types there are kernels for, and how many int8 activations share a scale; 0: floats.
 
     The tables of kernels and of the file format are compared first: a difference would misread every weight.
     """

@@ -134,7 +134,7 @@ class EngineConfig:
     force_threads: bool = False
     """Do not clamp `threads` to what the container allows."""
     isa: Literal[
-        "auto", "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "neon", "neondot", "neoni8mm"
+        "auto", "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "amx", "neon", "neondot", "neoni8mm"
     ] = "auto"
     executor: Literal["native", "reference"] = "native"
     warmup: bool = True

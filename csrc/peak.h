@@ -10,6 +10,7 @@ static int64_t peak_dots(int64_t rounds) {
     const Tiles tiles(true);
     alignas(64) uint8_t ones[kTileRows * 64];
     memset(ones, 1, sizeof ones);
+    before_tile_loads();
     _tile_loadd(6, ones, 64);
     _tile_loadd(7, ones, 64);
     for (int64_t i = 0; i < rounds; i++) {

@@ -28,20 +28,23 @@ struct WholeScratch {
     alignas(64) int32_t sums[2][2][kTileRows][16];  // [tile][low, high][token][row]
 };
 
-// What ldtilecfg reads (Intel's manual of instructions, LDTILECFG): all eight tiles are 16 rows of 64 bytes.
+// What ldtilecfg reads (Intel's manual of instructions, LDTILECFG): all eight tiles are 16 rows of 64 bytes. A constant: gcc does not
+// know that the intrinsic reads all of it, and would leave out the stores that fill one.
 struct alignas(64) TileConfig {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
     uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
+static constexpr TileConfig kTileConfig;
+
+// Nor does it know that tiles are loaded from memory: what was stored before this is there.
+CORRAL_INLINE void before_tile_loads() { asm volatile("" ::: "memory"); }
 
 // The tile registers of this thread while it lives. They are given back after it: a thread that has them is slower to switch.
 class Tiles {
    public:
     explicit Tiles(bool used) : used_(used) {
-        if (!used) return;
-        const TileConfig config;
-        _tile_loadconfig(&config);
+        if (used) _tile_loadconfig(&kTileConfig);
     }
     ~Tiles() {
         if (used_) _tile_release();
@@ -185,6 +188,7 @@ template <class Kind, int R>
 static void whole_tiles(WholeScratch<R>& scratch, int r, const ActBlock* x, int tokens, Outputs<R> y) {
     const WholePlanes& planes = scratch.planes;
     const WholeFold<Kind, R> fold(scratch.scales, r);
+    before_tile_loads();
     for (int t0 = 0; t0 < tokens; t0 += 2 * kTileRows) {
         const bool second = tokens - t0 > kTileRows;
         const ActBlock* few = x + t0;

@@ -12,26 +12,14 @@ struct alignas(64) ActBlock {
     float ds[8], ds_first[8];
     int32_t minus_sum32[8];
     int32_t minus_sum16[16];
-#if defined(CORRAL_WHOLE_CHUNKS)
-    // The same with one scale for all 256. What goes with many tokens lies together.
-    int8_t whole[kChunk];
-    float whole_d;
-    int16_t whole_sum32[8], whole_sum16[16];  // for minima, taken in pairs
-    int32_t whole_minus_sum32[8], whole_minus_sum16[16];
-#endif
 };
-
-#if defined(CORRAL_WHOLE_CHUNKS)
-constexpr size_t kActReadBytes = sizeof(ActBlock) - offsetof(ActBlock, whole);
-#else
-constexpr size_t kActReadBytes = sizeof(ActBlock);
-#endif
 
 constexpr float kLeastActivation = 1e-30f;
 
 // Int8 with one scale for 32 numbers: d = max|x| / 127, q = round(x / d). n is a multiple of 32.
 // Numbers so small that 1 / d would overflow are zeros.
-static void quantize_groups(const float* x, int n, ActBlock* out, size_t stride) {
+static void quantize_groups(const float* x, int n, void* blocks, size_t stride) {
+    auto* out = static_cast<ActBlock*>(blocks);
     for (int i = 0; i < n; i += kActGroup) {
         ActBlock& block = out[static_cast<size_t>(i / kChunk) * stride];
         const int at = i % kChunk, j = at / kActGroup;
@@ -51,34 +39,29 @@ static void quantize_groups(const float* x, int n, ActBlock* out, size_t stride)
 }
 
 #if defined(CORRAL_WHOLE_CHUNKS)
-// Int8 with one scale for a chunk. n is a multiple of 32.
-static void quantize_chunks(const float* x, int n, ActBlock* out, size_t stride) {
+// 256 activations of one token with one scale, and sums of 32 and of 16 of them, for minima and offsets.
+struct alignas(64) WholeBlock {
+    int8_t q[kChunk];
+    float d;
+    int16_t sum32[8], sum16[16];
+};
+
+// Int8 with one scale for a chunk. n is a multiple of 256.
+static void quantize_chunks(const float* x, int n, void* blocks, size_t stride) {
+    auto* out = static_cast<WholeBlock*>(blocks);
     for (int start = 0; start < n; start += kChunk, out += stride) {
-        const int count = n - start < kChunk ? n - start : kChunk;
         F16 largest = fzero();
-        for (int i = 0; i < count; i += 16) largest = fmax(largest, fabs16(fload(x + start + i)));
+        for (int i = 0; i < kChunk; i += 16) largest = fmax(largest, fabs16(fload(x + start + i)));
         const float most = fmost(largest), d = most < kLeastActivation ? 0.0f : most / 127.0f;
         const F16 inverse = fset(d == 0.0f ? 0.0f : 1.0f / d);
-        out->whole_d = d;
-        for (int i = 0; i < count; i += 16) {
-            fstore_rounded_i8(out->whole + i, fload(x + start + i) * inverse);
-            const int32_t sum = sum_i8(out->whole + i);
-            out->whole_minus_sum16[i / 16] = -sum;
-            out->whole_sum16[i / 16] = static_cast<int16_t>(sum);
+        out->d = d;
+        for (int i = 0; i < kChunk; i += 16) {
+            fstore_rounded_i8(out->q + i, fload(x + start + i) * inverse);
+            out->sum16[i / 16] = static_cast<int16_t>(sum_i8(out->q + i));
         }
-        for (int j = 0; j < count / 32; j++) {
-            out->whole_minus_sum32[j] = out->whole_minus_sum16[2 * j] + out->whole_minus_sum16[2 * j + 1];
-            out->whole_sum32[j] = static_cast<int16_t>(-out->whole_minus_sum32[j]);
-        }
+        for (int j = 0; j < 8; j++) out->sum32[j] = static_cast<int16_t>(out->sum16[2 * j] + out->sum16[2 * j + 1]);
     }
 }
 #endif
-
-static void quantize_row(const float* x, int n, void* out, size_t stride) {
-    quantize_groups(x, n, static_cast<ActBlock*>(out), stride);
-#if defined(CORRAL_WHOLE_CHUNKS)
-    quantize_chunks(x, n, static_cast<ActBlock*>(out), stride);
-#endif
-}
 
 }  // namespace corral::CORRAL_ISA

@@ -251,9 +251,9 @@ NB_MODULE(_native, m) {
         .def("add_buffer", [](Program& p, const std::string& rows, int cols, int slot) {
             return p.add_buffer(rows_named(rows), cols, slot);
         }, "rows"_a, "cols"_a, "slot"_a)
-        .def("add_acts", [](Program& p, const std::string& rows, int cols, int slot) {
-            return p.add_acts(rows_named(rows), cols, slot);
-        }, "rows"_a, "cols"_a, "slot"_a, "A place for quantized activations; slots are apart from the buffers'.")
+        .def("add_acts", [](Program& p, const std::string& rows, int cols, int slot, int group) {
+            return p.add_acts(rows_named(rows), cols, slot, group);
+        }, "rows"_a, "cols"_a, "slot"_a, "group"_a, "A place for quantized activations; slots are apart from the buffers'.")
         .def("embed", [](Program& p, int out, int table, float scale) {
             p.add_row_op(Rows::kTokens, EmbedOp{out, table, scale});
         }, "out"_a, "table"_a, "scale"_a)
@@ -293,9 +293,9 @@ NB_MODULE(_native, m) {
         .def("store_kv", [](Program& p, int k, int v, int layer) {
             p.add_row_op(Rows::kTokens, StoreKvOp{k, v, layer});
         }, "k"_a, "v"_a, "layer"_a)
-        .def("linear", [](Program& p, const std::string& rows, int x, int acts, std::vector<int> weights,
+        .def("linear", [](Program& p, const std::string& rows, int x, std::vector<int> acts, std::vector<int> weights,
                           std::vector<int> biases, std::vector<int> outs) {
-            p.add_stage(LinearStage{rows_named(rows), x, acts, std::move(weights), std::move(biases), std::move(outs)});
+            p.add_stage(LinearStage{rows_named(rows), x, std::move(acts), std::move(weights), std::move(biases), std::move(outs)});
         }, "rows"_a, "x"_a, "acts"_a, "weights"_a, "biases"_a, "outs"_a)
         .def("attention", [](Program& p, int q, int out, int layer, int heads, float scale, float softcap, int window,
                              bool causal, int slopes) {

@@ -59,6 +59,13 @@ static const FormatKernels kFormats[] = {
 #include "formats/formats.def"
 };
 
+static const ActKernels kActs[] = {
+    {kActGroup, sizeof(ActBlock), quantize_groups},
+#if defined(CORRAL_WHOLE_CHUNKS)
+    {kChunk, sizeof(WholeBlock), quantize_chunks},
+#endif
+};
+
 static_assert(sizeof(FloatScratch) <= sizeof(AttentionScratch));
 constexpr size_t kScratch = sizeof(QuantScratch<kTileGroups>) > sizeof(AttentionScratch)
                                 ? sizeof(QuantScratch<kTileGroups>)
@@ -69,15 +76,14 @@ constexpr size_t kScratch = sizeof(QuantScratch<kTileGroups>) > sizeof(Attention
 constexpr const char* kIsaName = CORRAL_TEXT(CORRAL_ISA);
 
 extern const KernelTable kTable = {
-    kIsaName,       kFormats,         sizeof kFormats / sizeof kFormats[0],
-    kScratch,       sizeof(ActBlock), kActReadBytes,
-    quantize_row,   rms_norm_row,     layer_norm_row,
-    rope_row,       add_row,          scale_row,
-    silu_mul_row,   gelu_mul_row,     silu_row,
-    gelu_row,       softcap_row,      store_kv,
-    attend,         scan_logits,      mask_logits,
-    exp_sum_logits, moment_logits,    peak_dots,
-    read_stream,
+    kIsaName,      kFormats,       sizeof kFormats / sizeof kFormats[0],
+    kScratch,      kActs,          sizeof kActs / sizeof kActs[0],
+    rms_norm_row,  layer_norm_row, rope_row,
+    add_row,       scale_row,      silu_mul_row,
+    gelu_mul_row,  silu_row,       gelu_row,
+    softcap_row,   store_kv,       attend,
+    scan_logits,   mask_logits,    exp_sum_logits,
+    moment_logits, peak_dots,      read_stream,
 };
 
 }  // namespace corral::CORRAL_ISA

@@ -44,6 +44,13 @@ struct FormatKernels {
     void (*linear)(const LinearArgs&, int first_group, int last_group);
 };
 
+// Activations as formats take them that say `group`, in blocks of 256: see acts.h. Up to kActPadding blocks are read behind the last.
+struct ActKernels {
+    int group;
+    size_t bytes;                                                       // of a block
+    void (*quantize)(const float* x, int n, void* out, size_t stride);  // chunks are `stride` blocks apart
+};
+
 constexpr int kMostAttentionRows = 64;  // (last_token - first_token) * (last_head - first_head)
 constexpr int kMostHeadDim = 512;
 constexpr int padded_head_dim(int head_dim) { return (head_dim + 15) / 16 * 16; }
@@ -92,9 +99,8 @@ struct KernelTable {
     const FormatKernels* formats;
     int format_count;
     size_t scratch_bytes;
-    size_t act_bytes;       // of a block of activations; kActPadding of them are read behind the last
-    size_t act_read_bytes;  // what a matmul reads of it
-    void (*quantize)(const float* x, int n, void* out, size_t stride);  // chunks are `stride` blocks apart
+    const ActKernels* acts;
+    int act_count;
     void (*rms_norm)(const float* x, const float* weight, int n, int run, float eps, float* out);
     void (*layer_norm)(const float* x, const float* weight, const float* bias, int n, float eps, float* out);
     void (*rope)(const float* x, const float* table, int n, int head_dim, int rotated, bool interleaved, float* out);

@@ -3,6 +3,8 @@
 // Every output is a sum along k in one fixed order: exact integer dots of a sub-block, folded into a float accumulator sub-block by
 // sub-block, chunk by chunk. Neither the other rows, nor the other tokens, nor the tile they fall in change it.
 #pragma once
+#include <type_traits>
+
 #include "acts.h"
 #include "formats/layout.h"
 #if defined(__ARM_FEATURE_MATMUL_INT8)
@@ -157,9 +159,13 @@ struct QuantScratch {
 template <class Format>
 concept Whole =
     requires(const uint8_t* p, Panel<1>& panel, WholeScales<1>& scales) { Format::unpack_whole(p, panel, scales, 0); };
+template <class Format>
+using ActOf = std::conditional_t<Whole<Format>, WholeBlock, ActBlock>;
 #else
 template <class Format>
 concept Whole = false;
+template <class Format>
+using ActOf = ActBlock;
 #endif
 
 // Copy a tile of outputs to its place, with the bias; the last group may have fewer than 16 rows.
@@ -207,8 +213,6 @@ static void linear_panel(const LinearArgs& args, int group) {
             // Whole groups go to their place with the last chunk; others need what write_out does.
             const bool first = chunk == 0, last = chunk + 1 == chunks && direct;
             const Outputs<R> y = {scratch.c, last ? to : scratch.c, last ? stride : static_cast<size_t>(R * 16), first};
-            const ActBlock* x =
-                static_cast<const ActBlock*>(args.acts) + static_cast<size_t>(chunk) * args.act_stride + t0;
             for (int r = 0; r < R; r++) {
                 for (int i = 0; i < kFetchesAnUnpack; i++) ahead.fetch();
                 const uint8_t* packed = p + static_cast<size_t>(r) * w.group_bytes;
@@ -217,6 +221,8 @@ static void linear_panel(const LinearArgs& args, int group) {
                 else
                     Format::unpack(packed, k, scratch.panel, r);
             }
+            const size_t at = static_cast<size_t>(chunk) * args.act_stride + static_cast<size_t>(t0);
+            const auto* x = static_cast<const ActOf<Format>*>(args.acts) + at;
             if constexpr (Whole<Format>)
                 all_whole<KindOf<Format>>(scratch.panel, scratch.whole, x, tokens, y, ahead);
             else

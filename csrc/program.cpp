@@ -201,9 +201,13 @@ int Program::add_buffer(Rows rows, int cols, int slot) {
     return static_cast<int>(buffers_.size()) - 1;
 }
 
-int Program::add_acts(Rows rows, int cols, int slot) {
-    acts_.push_back({rows, cols, slot});
-    return static_cast<int>(acts_.size()) - 1;
+int Program::add_acts(Rows rows, int cols, int slot, int group) {
+    for (int i = 0; i < kernels_->act_count; i++) {
+        if (kernels_->acts[i].group != group) continue;
+        acts_.push_back({rows, cols, slot, &kernels_->acts[i]});
+        return static_cast<int>(acts_.size()) - 1;
+    }
+    throw std::invalid_argument("no activations in groups of " + std::to_string(group));
 }
 
 void Program::add_row_op(Rows rows, RowOp op) {
@@ -230,7 +234,7 @@ void Program::finish(int logits, int tokens, int logit_rows) {
         need(slot_bytes, b.slot, sizeof(float) * index(rows) * index(b.cols) + 64);
     }
     for (const Acts& a : acts_)
-        need(act_bytes, a.slot, kernels_->act_bytes * (act_stride(a.rows) * index(chunks(a.cols)) + kActPadding));
+        need(act_bytes, a.slot, a.kernels->bytes * (act_stride(a.rows) * index(chunks(a.cols)) + kActPadding));
     for (size_t bytes : slot_bytes) slots_.emplace_back(bytes);
     for (size_t bytes : act_bytes) act_slots_.emplace_back(bytes);
     pieces_.resize(stages_.size());
@@ -263,7 +267,8 @@ float* Program::row(int buffer, int i) const {
 size_t Program::act_stride(Rows rows) const { return index(rows == Rows::kTokens ? most_tokens_ : most_logits_); }
 
 uint8_t* Program::acts(int id, int row) const {
-    return act_slots_[index(acts_[index(id)].slot)].as<uint8_t>() + kernels_->act_bytes * index(row);
+    const Acts& a = acts_[index(id)];
+    return act_slots_[index(a.slot)].as<uint8_t>() + a.kernels->bytes * index(row);
 }
 
 const float* Program::step(const Batch& batch) {
@@ -311,7 +316,7 @@ void Program::run_row(const RowOp& any, const Batch& batch, int r) {
     auto cols = [&](int buffer) { return buffers_[index(buffer)].cols; };
     if (const auto* op = std::get_if<QuantizeOp>(&any)) {
         const Acts& a = acts_[index(op->acts)];
-        kernels_->quantize(row(op->x, r), cols(op->x), acts(op->acts, r), act_stride(a.rows));
+        a.kernels->quantize(row(op->x, r), cols(op->x), acts(op->acts, r), act_stride(a.rows));
     } else if (const auto* op = std::get_if<NormOp>(&any)) {
         const std::vector<float>& weight = vectors_[index(op->weight)];
         const int run = static_cast<int>(weight.size());
@@ -367,8 +372,11 @@ int Program::groups(int matrix) const { return pieces(matrices_[index(matrix)].p
 
 // Tokens whose activations fit in L2, all columns of them: the `tokens` of a step in as few even parts as can be.
 int Program::tokens_at_once(const LinearStage& stage, int tokens) const {
-    const size_t per_token = kernels_->act_read_bytes * index(chunks(buffers_[index(stage.x)].cols));
-    const int fit = std::max(kTokenBlock, static_cast<int>(kTokensBytes / per_token));
+    size_t per_token = 1;
+    for (int id : stage.acts)
+        if (id >= 0)
+            per_token = std::max(per_token, acts_[index(id)].kernels->bytes * index(chunks(acts_[index(id)].cols)));
+    const int fit = std::max(kTokenBlock, static_cast<int>(std::min(kTokensBytes / per_token, size_t{1} << 20)));
     return pieces(tokens, std::max(1, pieces(tokens, fit)));  // no token, no piece
 }
 
@@ -388,10 +396,11 @@ void Program::run_linear(const LinearStage& stage, const Batch& batch, int piece
         if (first >= last) continue;
         const Matrix& m = matrices_[index(stage.weights[i])];
         const int bias = stage.biases[i];
-        m.format->linear({&m.packed, m.format->act_group ? acts(stage.acts, first_token) : nullptr,
-                          act_stride(stage.rows), row(stage.x, first_token), tokens,
-                          bias < 0 ? nullptr : vectors_[index(bias)].data(), row(stage.outs[i], first_token), scratch},
-                         first, last);
+        const int act = stage.acts[i];
+        m.format->linear(
+            {&m.packed, act < 0 ? nullptr : acts(act, first_token), act_stride(stage.rows), row(stage.x, first_token),
+             tokens, bias < 0 ? nullptr : vectors_[index(bias)].data(), row(stage.outs[i], first_token), scratch},
+            first, last);
     }
 }
 

@@ -108,8 +108,9 @@ struct RowStage {
 };
 struct LinearStage {
     Rows rows;
-    int x, acts;                             // acts: -1 when every weight takes floats
-    std::vector<int> weights, biases, outs;  // biases: vector ids or -1
+    int x;
+    std::vector<int> acts, weights, biases,
+        outs;  // of each weight; acts: -1 if it takes floats, biases: vector ids or -1
 };
 struct AttentionStage {
     int q, out, layer, heads;
@@ -140,7 +141,7 @@ class Program {
     int add_vector(const float* data, int size);  // copies
     int add_kv_layer(int kv_heads, int head_dim, CacheType keys, CacheType values);
     int add_buffer(Rows rows, int cols, int slot);
-    int add_acts(Rows rows, int cols, int slot);
+    int add_acts(Rows rows, int cols, int slot, int group);
 
     void add_row_op(Rows rows, RowOp op);  // joins the run of row ops before it, if that has the same rows
     void add_stage(Stage stage);
@@ -193,6 +194,7 @@ class Program {
     struct Acts {
         Rows rows;
         int cols, slot;
+        const ActKernels* kernels;
     };
     // A part of an attention stage: new tokens [first_token, last_token) of a sequence, heads [first_head, last_head).
     struct AttentionItem {

@@ -244,11 +244,14 @@ class NativeExecutor:
         """Walk the ops: give each buffer a slot for as long as it is read, and call the builder."""
         last = self.program.last_reads()
         self._ids: dict[int, int] = {}
-        self._acts: dict[int, int] = {}
-        self._act_slots: dict[int, int] = {}
+        self._acts: dict[tuple[int, int], int] = {}
+        self._act_slots: dict[tuple[int, int], int] = {}
         self._buffer_slots, self._quant_slots = Slots(), Slots()
         slot_of: dict[int, int] = {}
-        wanted = {op.x for op in self.program.ops if isinstance(op, p.Linear) and self._quantized(op)}
+        wanted = {
+            (op.x, self._group(w)) for op in self.program.ops if isinstance(op, p.Linear) for w in op.weights
+        }
+        groups = sorted({*self.formats.values()} - {0})
         for layer in self.program.kv_layers:
             self.native.add_kv_layer(layer.kv_heads, layer.head_dim, *self.cache_types)
         for i, op in enumerate(self.program.ops):
@@ -261,22 +264,26 @@ class NativeExecutor:
                 self._ids[b] = self.native.add_buffer(buffer.rows, buffer.cols, slot_of[b])
             self._emit_op(op)
             for b in op.writes:
-                if b in wanted:
-                    self._emit_quantize(b)
+                for group in groups:
+                    if (b, group) in wanted:
+                        self._emit_quantize(b, group)
             for b in {*op.reads, *op.writes}:
                 if last[b] == i:
                     self._buffer_slots.give_back(self.program.buffers[b].rows, slot_of[b])
-                    if b in self._act_slots:
-                        self._quant_slots.give_back(self.program.buffers[b].rows, self._act_slots[b])
+                    for group in groups:
+                        if (b, group) in self._act_slots:
+                            self._quant_slots.give_back(
+                                self.program.buffers[b].rows, self._act_slots[b, group]
+                            )
 
-    def _quantized(self, op: p.Linear) -> bool:
-        return any(self.formats[self.program.weights[w].type] > 0 for w in op.weights)
+    def _group(self, weight: int) -> int:
+        return self.formats[self.program.weights[weight].type]
 
-    def _emit_quantize(self, b: int) -> None:
+    def _emit_quantize(self, b: int, group: int) -> None:
         buffer = self.program.buffers[b]
-        self._act_slots[b] = self._quant_slots.take(buffer.rows)
-        self._acts[b] = self.native.add_acts(buffer.rows, buffer.cols, self._act_slots[b])
-        self.native.quantize(buffer.rows, self._ids[b], self._acts[b])
+        slot = self._act_slots[b, group] = self._quant_slots.take(buffer.rows)
+        acts = self._acts[b, group] = self.native.add_acts(buffer.rows, buffer.cols, slot, group)
+        self.native.quantize(buffer.rows, self._ids[b], acts)
 
     def _emit_op(self, op: p.Op) -> None:
         n: Any = self.native
@@ -295,7 +302,8 @@ class NativeExecutor:
             case p.Linear():
                 biases = [-1 if b is None else self._vector(b) for b in op.biases]
                 weights = [self._matrices[w] for w in op.weights]
-                n.linear(rows, at[op.x], self._acts.get(op.x, -1), weights, biases, [at[b] for b in op.outs])
+                acts = [self._acts.get((op.x, self._group(w)), -1) for w in op.weights]
+                n.linear(rows, at[op.x], acts, weights, biases, [at[b] for b in op.outs])
             case p.RopeTable():
                 n.rope_table(at[op.out], op.inv_freq.tolist(), op.magnitude)
             case p.Rope():

@@ -73,10 +73,10 @@ class WholeFold {
     }
 
     // The output so far and this chunk's.
-    CORRAL_INLINE_MEMBER F16 operator()(I16 total, const ActBlock& x, F16 before) const {
+    CORRAL_INLINE_MEMBER F16 operator()(I16 total, const WholeBlock& x, F16 before) const {
         F16 y = to_float(total) * d_;
         if constexpr (Kind::kMinimum) {
-            const int16_t* sums = Kind::kSub == 32 ? x.whole_sum32 : x.whole_sum16;
+            const int16_t* sums = Kind::kSub == 32 ? x.sum32 : x.sum16;
             __m512i minima = _mm512_setzero_si512();
 #pragma GCC unroll 8
             for (int i = 0; i < kPairs; i++) {
@@ -86,7 +86,7 @@ class WholeFold {
             }
             y = fnma(to_float(I16{minima}), dmin_, y);
         }
-        return fma(y, fset(x.whole_d), before);
+        return fma(y, fset(x.d), before);
     }
 
    private:
@@ -97,7 +97,7 @@ class WholeFold {
 
 // A few tokens: dots of sub-blocks, times their scales.
 template <class Kind, int R, int T>
-CORRAL_INLINE void whole_dots(const Panel<R>& panel, const WholeScales<R>& scales, const ActBlock* x, Outputs<R> y,
+CORRAL_INLINE void whole_dots(const Panel<R>& panel, const WholeScales<R>& scales, const WholeBlock* x, Outputs<R> y,
                               Ahead& ahead) {
     constexpr int kSub = Kind::kSub;
     I16 total[T][R];
@@ -112,8 +112,8 @@ CORRAL_INLINE void whole_dots(const Panel<R>& panel, const WholeScales<R>& scale
         for (int t = 0; t < T; t++) {
             I16 start = izero();
             if constexpr (Kind::kOffsetLog2 >= 0) {
-                const int32_t* sums = kSub == 32 ? x[t].whole_minus_sum32 : x[t].whole_minus_sum16;
-                start = iset_shifted<Kind::kOffsetLog2 >= 0 ? Kind::kOffsetLog2 : 0>(sums + j);
+                const int sum = kSub == 32 ? x[t].sum32[j] : x[t].sum16[j];
+                start = {_mm512_set1_epi32(-(sum * (1 << Kind::kOffsetLog2)))};
             }
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++) a[t][r] = start;
@@ -127,7 +127,7 @@ CORRAL_INLINE void whole_dots(const Panel<R>& panel, const WholeScales<R>& scale
 #pragma GCC unroll 16
             for (int t = 0; t < T; t++)
 #pragma GCC unroll 4
-                for (int r = 0; r < R; r++) a[t][r] = dot(a[t][r], w[r], x[t].whole + 4 * quad);
+                for (int r = 0; r < R; r++) a[t][r] = dot(a[t][r], w[r], x[t].q + 4 * quad);
         }
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
@@ -147,8 +147,8 @@ CORRAL_INLINE void whole_dots(const Panel<R>& panel, const WholeScales<R>& scale
 }
 
 template <class Kind, int R, int T>
-static void whole_few(const Panel<R>& panel, const WholeScales<R>& scales, const ActBlock* x, int tokens, Outputs<R> y,
-                      Ahead& ahead) {
+static void whole_few(const Panel<R>& panel, const WholeScales<R>& scales, const WholeBlock* x, int tokens,
+                      Outputs<R> y, Ahead& ahead) {
     const int tiles = (tokens + T - 1) / T, whole = T == 1 ? tokens : tokens - tiles * (T - 1);
     int t = 0;
     for (; t < whole * T; t += T) whole_dots<Kind, R, T>(panel, scales, x + t, y.from(t), ahead);
@@ -185,13 +185,13 @@ CORRAL_INLINE void take_apart(const Panel<R>& panel, const WholeScales<R>& scale
 
 // Many tokens: two tiles of them at a time. The last tile may have tokens that are not there, whose sums nobody takes.
 template <class Kind, int R>
-static void whole_tiles(WholeScratch<R>& scratch, int r, const ActBlock* x, int tokens, Outputs<R> y) {
+static void whole_tiles(WholeScratch<R>& scratch, int r, const WholeBlock* x, int tokens, Outputs<R> y) {
     const WholePlanes& planes = scratch.planes;
     const WholeFold<Kind, R> fold(scratch.scales, r);
     before_tile_loads();
     for (int t0 = 0; t0 < tokens; t0 += 2 * kTileRows) {
         const bool second = tokens - t0 > kTileRows;
-        const ActBlock* few = x + t0;
+        const WholeBlock* few = x + t0;
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);
@@ -199,12 +199,12 @@ static void whole_tiles(WholeScratch<R>& scratch, int r, const ActBlock* x, int 
 #pragma GCC unroll 4
         for (int k = 0; k < kChunk; k += kTileColumns) {
             _tile_loadd(6, planes.low[k / 4], 64);
-            _tile_loadd(4, few->whole + k, sizeof(ActBlock));
+            _tile_loadd(4, few->q + k, sizeof(WholeBlock));
             _tile_dpbsud(0, 4, 6);
             _tile_loadd(7, planes.high[k / 4], 64);
             _tile_dpbssd(1, 4, 7);
             if (!second) continue;
-            _tile_loadd(5, few[kTileRows].whole + k, sizeof(ActBlock));
+            _tile_loadd(5, few[kTileRows].q + k, sizeof(WholeBlock));
             _tile_dpbsud(2, 5, 6);
             _tile_dpbssd(3, 5, 7);
         }
@@ -225,7 +225,7 @@ static void whole_tiles(WholeScratch<R>& scratch, int r, const ActBlock* x, int 
 
 // All tokens over a panel of a format that has integer scales.
 template <class Kind, int R>
-CORRAL_INLINE void all_whole(const Panel<R>& panel, WholeScratch<R>& scratch, const ActBlock* x, int tokens,
+CORRAL_INLINE void all_whole(const Panel<R>& panel, WholeScratch<R>& scratch, const WholeBlock* x, int tokens,
                              Outputs<R> y, Ahead& ahead) {
     if (tokens < kFewestTiledTokens) return whole_few<Kind, R, kTileTokens>(panel, scratch.scales, x, tokens, y, ahead);
     ahead.fetch_rest();

@@ -142,15 +142,15 @@ static Bytes rope(const KernelTable& k, const Case& c) {
 }
 
 // [chunks][tokens], as the matmul takes them
-static Array quantized(const KernelTable& k, const float* x, int tokens, int cols) {
-    const Array blocks(k.act_bytes * (index(tokens) * index((cols + kChunk - 1) / kChunk) + kActPadding));
+static Array quantized(const ActKernels& k, const float* x, int tokens, int cols) {
+    const Array blocks(k.bytes * (index(tokens) * index((cols + kChunk - 1) / kChunk) + kActPadding));
     for (int t = 0; t < tokens; t++)
-        k.quantize(x + index(t) * index(cols), cols, blocks.as<uint8_t>() + k.act_bytes * index(t), index(tokens));
+        k.quantize(x + index(t) * index(cols), cols, blocks.as<uint8_t>() + k.bytes * index(t), index(tokens));
     return blocks;
 }
 static Bytes quantize(const KernelTable& k, const Case& c) {
     const int cols = c.ints.at(0);
-    const Array blocks = quantized(k, c.numbers(0), c.rows(0, cols), cols);
+    const Array blocks = quantized(k.acts[0], c.numbers(0), c.rows(0, cols), cols);
     return bytes_of(blocks.as<uint8_t>(), blocks.size());
 }
 
@@ -192,7 +192,10 @@ static Bytes linear(const KernelTable& k, const Case& c) {
             out += f.chunk_bytes(std::min(kChunk, cols - i));
         }
     const PackedMatrix weight = {rows, cols, group_bytes, packed.as<uint8_t>()};
-    const Array acts = f.act_group ? quantized(k, c.numbers(1), tokens, cols) : Array(1), scratch(k.scratch_bytes);
+    const Array scratch(k.scratch_bytes);
+    Array acts(1);
+    for (int i = 0; i < k.act_count; i++)
+        if (k.acts[i].group == f.act_group) acts = quantized(k.acts[i], c.numbers(1), tokens, cols);
     std::vector<float> y(index(tokens) * index(rows));
     LinearArgs args = {};
     args.weight = &weight;

@@ -268,7 +268,7 @@ def test_same_bits_here(expected: Results, label: str) -> None:
 def alike(found: Results, label: str) -> Results:
     """Without a variant that rounds activations for this otherwise."""
     whole = [kind.name for kind, group in formats().items() if group > 32]
-    if label.startswith(("quantize", *(f"linear-{name}-" for name in whole))):
+    if label.startswith(tuple(f"linear-{name}-" for name in whole)):
         return {name: results for name, results in found.items() if name != "amx"}
     return found
 

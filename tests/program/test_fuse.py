@@ -143,7 +143,7 @@ def test_no_slot_is_taken_again_within_a_run_of_row_ops(
 
     monkeypatch.setattr(Slots, "take", recording_take)
     monkeypatch.setattr(
-        NativeExecutor, "_emit_quantize", lambda self, buffer: None
+        NativeExecutor, "_emit_quantize", lambda self, buffer, group: None
     )  # it has slots of its own
     for model in (chains(tmp_path), layers(tmp_path)):
         taken.clear()

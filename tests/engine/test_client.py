@@ -132,6 +132,7 @@ async def test_close_ends_running_requests_with_an_error(client: Client) -> None
     assert "shutting down" in last.error.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signals_to_all_processes_are_the_servers(number: signal.Signals) -> None:
     """A service manager sends SIGTERM to the engine too, and running requests are to finish."""

@@ -115,6 +115,7 @@ def pauses(times: list[float]) -> list[float]:
     return [after - before for before, after in pairwise(times)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MACHINES)
 def test_a_long_prompt_does_not_hold_up_streams(name: str) -> None:
     watch = Watch(name)
@@ -129,6 +130,7 @@ def test_a_long_prompt_does_not_hold_up_streams(name: str) -> None:
     assert sorted(pauses(beside))[len(beside) // 2] < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MACHINES)
 def test_the_long_prompt_advances_at_a_third_of_its_speed_or_more(name: str) -> None:
     alone, beside = Watch(name), Watch(name)

@@ -232,6 +232,7 @@ def test_no_scores_without_a_head(tmp_path: Path) -> None:
         trace_program(Toy("bert").write(tmp_path), "scores")
 
 
+@pytest.mark.slow
 @pytest.mark.native
 @pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize("arch", architectures())

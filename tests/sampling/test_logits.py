@@ -36,7 +36,14 @@ ROWS: dict[str, Callable[[np.random.Generator, int], Row]] = {
 }
 SIZES = [1, 2, 7, 16, 17, 63, 64, 65, 100, 600, 2048, 5003, 49152]
 each_kernel = pytest.mark.parametrize("kernels", KERNELS.values(), ids=KERNELS.keys())
-each_row = pytest.mark.parametrize(("kind", "size"), list(itertools.product(ROWS, SIZES)))
+QUICK = {*itertools.product(("normal", "half of it banned"), (1, 17, 65, 5003))}
+each_row = pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        pytest.param(*row, marks=() if row in QUICK else pytest.mark.slow)
+        for row in itertools.product(ROWS, SIZES)
+    ],
+)
 
 
 def make(kind: str, size: int) -> NDArray[np.float32]:

@@ -70,6 +70,7 @@ def test_white_space_around_a_token_goes_where_the_token_asks() -> None:
     assert special.split("<end> \n<mask>") == [2, 1]
 
 
+@pytest.mark.slow
 def test_a_vocabulary_of_very_long_nested_tokens() -> None:
     special = SpecialTokens({"\t" * length: length for length in range(1, 1000)})
     assert special.split("\t" * 5000) == [999] * 5 + [5]

@@ -506,14 +506,22 @@ def test_the_stream_of_llama_servers_own(client: httpx.Client) -> None:
     assert (last["stop"], last["content"], last["stop_type"]) == (True, "", "limit")
 
 
-def test_the_stream_of_a_response(client: httpx.Client) -> None:
-    found = events(client, "/v1/responses", {"input": "Say hello.", "max_output_tokens": 100})
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        ({"max_output_tokens": 5}, "incomplete"),
+        ({"text": {"format": {"type": "json_schema", "name": "z", "schema": CONST}}}, "completed"),
+    ],
+)
+def test_the_stream_of_a_response(client: httpx.Client, changes: dict[str, Any], end: str) -> None:
+    # Ends that no draw and no machine's rounding can move: a limit, and a schema of one value.
+    found = events(client, "/v1/responses", {"input": "Say hello.", **changes})
     assert all(name == data["type"] for name, data in found)
     assert [data["sequence_number"] for _, data in found] == list(range(len(found)))
     names = [name.removeprefix("response.") for name, _ in found]
     assert list(dict.fromkeys(names)) == [
         "created", "in_progress", "output_item.added", "content_part.added", "output_text.delta",
-        "output_text.done", "content_part.done", "output_item.done", "completed",
+        "output_text.done", "content_part.done", "output_item.done", end,
     ]  # fmt: skip
     assert len({data["item_id"] for _, data in found if "item_id" in data}) == 1
 

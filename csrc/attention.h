@@ -281,11 +281,11 @@ CORRAL_INLINE void weigh(AttentionScratch& s, int row, int first_key, int first_
 static void attend(const AttentionArgs& a, int first_token, int last_token, int first_head, int last_head) {
     auto& s = *static_cast<AttentionScratch*>(a.scratch);
     const int padded = padded_head_dim(a.head_dim), kv_head = first_head / (a.heads / a.kv_heads);
-    const int width = a.heads * a.head_dim, start = a.context - a.new_tokens;
+    const int start = a.context - a.new_tokens;
     int rows = 0;
     for (int t = first_token; t < last_token; t++)
         for (int h = first_head; h < last_head; h++, rows++) {
-            s.q[rows] = a.q + static_cast<size_t>(a.first_row + t) * width + h * a.head_dim;
+            s.q[rows] = a.q + static_cast<size_t>(a.first_row + t) * a.row_stride + h * a.head_dim;
             s.position[rows] = start + t;
             s.most[rows] = kMasked;
             s.sum[rows] = 0.0f;
@@ -313,7 +313,7 @@ static void attend(const AttentionArgs& a, int first_token, int last_token, int 
     rows = 0;
     for (int t = first_token; t < last_token; t++)
         for (int h = first_head; h < last_head; h++, rows++) {
-            float* out = a.out + static_cast<size_t>(a.first_row + t) * width + h * a.head_dim;
+            float* out = a.out + static_cast<size_t>(a.first_row + t) * a.row_stride + h * a.head_dim;
             const F16 inverse = fset(1.0f / s.sum[rows]);
             const float* sums = s.out + rows * padded;
             map_row(a.head_dim, out, [&](int i, int m) { return load_n(sums + i, m) * inverse; });

@@ -26,11 +26,13 @@ struct LinearArgs {
     const PackedMatrix* weight;
     const void* acts;  // [chunks][act_stride] blocks of 256 activations, for quantized formats: see acts.h
     size_t act_stride;
-    const float* x;  // [T, cols], for float formats
+    const float* x;   // [T, cols], for float formats
+    size_t x_stride;  // floats from a row to the next
     int tokens;
     const float* bias;  // [rows] or null
     float* out;         // [T, rows]
-    void* scratch;      // kScratchBytes
+    size_t out_stride;
+    void* scratch;  // kScratchBytes
 };
 
 struct FormatKernels {
@@ -80,6 +82,7 @@ struct CachePart {
 struct AttentionArgs {
     const float* q;          // [T, H * Dh]
     float* out;              // [T, H * Dh]
+    size_t row_stride;       // floats from a row of these to the next
     CachePart keys, values;  // of block 0
     size_t block_stride;     // bytes from a block to the next
     const int32_t* block_table;

@@ -7,6 +7,7 @@
 
 #include "acts.h"
 #include "formats/layout.h"
+#include "tiles.h"
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 #include "isa/tile_i8mm.h"
 #elif defined(CORRAL_WHOLE_CHUNKS)
@@ -18,59 +19,6 @@ namespace corral::CORRAL_ISA {
 constexpr int kFloatColumns = 64;
 constexpr int kChunksAhead = 2;
 constexpr int kFetchesAnUnpack = 2;
-
-// How many quads of a sub-block may be summed in 16 bits, where that is cheaper: bytes below 2^bits times at most 127, two and two.
-constexpr int run_of(int sub, int bits) {
-    int run = 1;
-    while (kPairSums && run < sub / 4 && 2 * run * 2 * 127 * ((1 << bits) - 1) <= 32767) run *= 2;
-    return run;
-}
-
-// What a tile has to know of a format: formats of one kind share their tiles.
-template <int Sub, int OffsetLog2, bool Minimum, bool Signed, int Run>
-struct TileKind {
-    static constexpr int kSub = Sub, kOffsetLog2 = OffsetLog2, kRun = Run;
-    static constexpr bool kMinimum = Minimum, kSigned = Signed;
-};
-template <class Format>
-using KindOf = TileKind<Format::kSub, Format::kOffsetLog2, Format::kMinimum, Format::kBits == 8 && kSignedWide,
-                        run_of(Format::kSub, Format::kBits)>;
-
-// a[t][r] += the dots of Kind::kRun quads of the panel, from `quad` on
-template <class Kind, int R, int T>
-CORRAL_INLINE void dots(const Panel<R>& panel, int quad, const ActBlock* x, I16 (&a)[T][R]) {
-    if constexpr (Kind::kRun > 1) {
-        Pairs sums[T][R];
-#pragma GCC unroll 8
-        for (int k = 0; k < Kind::kRun; k++) {
-            U64 w[R];
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++) w[r] = uload(panel.q[quad + k][r]);
-#pragma GCC unroll 16
-            for (int t = 0; t < T; t++)
-#pragma GCC unroll 4
-                for (int r = 0; r < R; r++) {
-                    const auto pairs = dot_pairs(w[r], x[t].q + 4 * (quad + k));
-                    sums[t][r] = k == 0 ? pairs : sums[t][r] + pairs;
-                }
-        }
-#pragma GCC unroll 16
-        for (int t = 0; t < T; t++)
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++) a[t][r] = add_pairs(a[t][r], sums[t][r]);
-    } else {
-        U64 w[R];
-#pragma GCC unroll 4
-        for (int r = 0; r < R; r++) w[r] = uload(panel.q[quad][r]);
-#pragma GCC unroll 16
-        for (int t = 0; t < T; t++)
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++) {
-                const int8_t* four = x[t].q + 4 * quad;
-                a[t][r] = Kind::kSigned ? dot_signed(a[t][r], w[r], four) : dot(a[t][r], w[r], four);
-            }
-    }
-}
 
 // acc[t][r] over one chunk: `subs` sub-blocks of the panel against the activations of T tokens; added to the outputs.
 template <class Kind, int R, int T>
@@ -114,24 +62,6 @@ CORRAL_INLINE void tile(const Panel<R>& panel, int subs, const ActBlock* x, Outp
         for (int r = 0; r < R; r++) y.add(t, r, f[t][r]);
 }
 
-template <class Kind, int R, int T>
-static void tiles_of(const Panel<R>& panel, int subs, const ActBlock* x, int tokens, Outputs<R> y, Ahead& ahead) {
-    for (int t = 0; t < tokens; t += T) tile<Kind, R, T>(panel, subs, x + t, y.from(t), ahead);
-}
-
-// As few tiles as tiles of T tokens are, all of about the same size: 8 tokens go as 4 and 4, not as 6 and 2.
-template <class Kind, int R, int T>
-static void even_tiles(const Panel<R>& panel, int subs, const ActBlock* x, int tokens, Outputs<R> y, Ahead& ahead) {
-    if constexpr (T == 1) {
-        tiles_of<Kind, R, 1>(panel, subs, x, tokens, y, ahead);
-    } else {
-        const int tiles = (tokens + T - 1) / T, whole = tokens - tiles * (T - 1);
-        if (whole > 0) tiles_of<Kind, R, T>(panel, subs, x, whole * T, y, ahead);
-        const int done = whole > 0 ? whole * T : 0;
-        if (done < tokens) even_tiles<Kind, R, T - 1>(panel, subs, x + done, tokens - done, y.from(done), ahead);
-    }
-}
-
 // All tokens over the panel, which may be arranged anew for it.
 template <class Kind, int R>
 CORRAL_INLINE void all_tiles(Panel<R>& panel, int subs, const ActBlock* x, int tokens, Outputs<R> y, Ahead& ahead) {
@@ -142,17 +72,8 @@ CORRAL_INLINE void all_tiles(Panel<R>& panel, int subs, const ActBlock* x, int t
         return pair_tiles<Kind, kTilePairs>(panel, subs, x, tokens, y);
     }
 #endif
-    even_tiles<Kind, R, kTileTokens>(panel, subs, x, tokens, y, ahead);
+    even_tiles<kTileTokens>(0, tokens, [&]<int T>(int t) { tile<Kind, R, T>(panel, subs, x + t, y.from(t), ahead); });
 }
-
-template <int R>
-struct QuantScratch {
-    Panel<R> panel;
-    alignas(64) float c[kTokenBlock * R * 16];
-#if defined(CORRAL_WHOLE_CHUNKS)
-    WholeScratch<R> whole;
-#endif
-};
 
 #if defined(CORRAL_WHOLE_CHUNKS)
 // Formats whose sub-blocks have integer scales
@@ -161,12 +82,28 @@ concept Whole =
     requires(const uint8_t* p, Panel<1>& panel, WholeScales<1>& scales) { Format::unpack_whole(p, panel, scales, 0); };
 template <class Format>
 using ActOf = std::conditional_t<Whole<Format>, WholeBlock, ActBlock>;
+// Tokens that share one unpacking. Tiles are so fast that unpacking shows: the outputs of more tokens are worth their way to L2.
+template <class Format>
+constexpr int kTokensAtOnce = Whole<Format> ? 2 * kTokenBlock : kTokenBlock;
+constexpr int kMostTokens = 2 * kTokenBlock;
 #else
 template <class Format>
 concept Whole = false;
 template <class Format>
 using ActOf = ActBlock;
+template <class Format>
+constexpr int kTokensAtOnce = kTokenBlock;
+constexpr int kMostTokens = kTokenBlock;
 #endif
+
+template <int R>
+struct QuantScratch {
+    Panel<R> panel;
+    alignas(64) float c[kMostTokens * R * 16];
+#if defined(CORRAL_WHOLE_CHUNKS)
+    WholeScratch<R> whole;
+#endif
+};
 
 // Copy a tile of outputs to its place, with the bias; the last group may have fewer than 16 rows.
 template <int R>
@@ -178,8 +115,8 @@ CORRAL_INLINE void write_out(const LinearArgs& args, int group, int first_token,
         for (int t = 0; t < tokens; t++) {
             F16 y = fload(c + (t * R + r) * 16);
             if (args.bias) y = y + bias;
-            float* out = args.out + static_cast<size_t>(first_token + t) * static_cast<size_t>(rows) + row;
-            __builtin_prefetch(out + 8 * static_cast<size_t>(rows), 1);  // the rows are far apart
+            float* out = args.out + static_cast<size_t>(first_token + t) * args.out_stride + row;
+            __builtin_prefetch(out + 8 * args.out_stride, 1);  // the rows are far apart
             if (count == 16)
                 fstore(out, y);
             else
@@ -192,13 +129,13 @@ template <class Format, int R>
 static void linear_panel(const LinearArgs& args, int group) {
     auto& scratch = *static_cast<QuantScratch<R>*>(args.scratch);
     const PackedMatrix& w = *args.weight;
-    const int blocks = (args.tokens + kTokenBlock - 1) / kTokenBlock,
+    const int blocks = (args.tokens + kTokensAtOnce<Format> - 1) / kTokensAtOnce<Format>,
               even = blocks ? (args.tokens + blocks - 1) / blocks : 0;
     for (int t0 = 0; t0 < args.tokens; t0 += even) {
         const int tokens = args.tokens - t0 < even ? args.tokens - t0 : even;
         const uint8_t *begin = w.data + static_cast<size_t>(group) * w.group_bytes, *p = begin;
         const int chunks = (w.cols + kChunk - 1) / kChunk;
-        const size_t stride = static_cast<size_t>(w.rows);
+        const size_t stride = args.out_stride;
         const bool direct = !args.bias && (group + R) * 16 <= w.rows;
         float* to = args.out + static_cast<size_t>(t0) * stride + group * 16;
         for (int k0 = 0, chunk = 0; k0 < w.cols; k0 += kChunk, chunk++) {
@@ -277,7 +214,7 @@ template <class Format>
 static void linear_float(const LinearArgs& args, int first_group, int last_group) {
     auto& scratch = *static_cast<FloatScratch*>(args.scratch);
     const PackedMatrix& w = *args.weight;
-    const size_t stride = static_cast<size_t>(w.cols);
+    const size_t stride = args.x_stride;
     for (int g = first_group; g < last_group; g++)
         for (int t0 = 0; t0 < args.tokens; t0 += kTokenBlock) {
             const int tokens = args.tokens - t0 < kTokenBlock ? args.tokens - t0 : kTokenBlock;

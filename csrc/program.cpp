@@ -231,7 +231,7 @@ void Program::finish(int logits, int tokens, int logit_rows) {
     };
     for (const Buffer& b : buffers_) {
         const int rows = b.rows == Rows::kTokens ? tokens : logit_rows;
-        need(slot_bytes, b.slot, sizeof(float) * index(rows) * index(b.cols) + 64);
+        need(slot_bytes, b.slot, sizeof(float) * index(rows) * row_stride(b) + 64);
     }
     for (const Acts& a : acts_)
         need(act_bytes, a.slot, a.kernels->bytes * (act_stride(a.rows) * index(chunks(a.cols)) + kActPadding));
@@ -259,9 +259,16 @@ int Program::rows_of(Rows rows, const Batch& batch) const {
     return rows == Rows::kTokens ? batch.token_count : batch.logit_count;
 }
 
+// Rows of tokens are whole lines, an odd number of them: if they were a power of two apart, as widths often are, the rows that a tile
+// writes would all fall in the same few sets of the caches. Rows of logits are read from outside, and lie one after the other.
+size_t Program::row_stride(const Buffer& b) {
+    constexpr int kLine = 64 / sizeof(float);
+    return b.rows == Rows::kTokens ? index(pieces(b.cols, kLine) | 1) * kLine : index(b.cols);
+}
+
 float* Program::row(int buffer, int i) const {
     const Buffer& b = buffers_[index(buffer)];
-    return slots_[index(b.slot)].as<float>() + index(i) * index(b.cols);
+    return slots_[index(b.slot)].as<float>() + index(i) * row_stride(b);
 }
 
 size_t Program::act_stride(Rows rows) const { return index(rows == Rows::kTokens ? most_tokens_ : most_logits_); }
@@ -397,9 +404,11 @@ void Program::run_linear(const LinearStage& stage, const Batch& batch, int piece
         const Matrix& m = matrices_[index(stage.weights[i])];
         const int bias = stage.biases[i];
         const int act = stage.acts[i];
+        const int out = stage.outs[i];
         m.format->linear(
             {&m.packed, act < 0 ? nullptr : acts(act, first_token), act_stride(stage.rows), row(stage.x, first_token),
-             tokens, bias < 0 ? nullptr : vectors_[index(bias)].data(), row(stage.outs[i], first_token), scratch},
+             row_stride(buffers_[index(stage.x)]), tokens, bias < 0 ? nullptr : vectors_[index(bias)].data(),
+             row(out, first_token), row_stride(buffers_[index(out)]), scratch},
             first, last);
     }
 }
@@ -433,8 +442,8 @@ void Program::run_attention(const AttentionStage& stage, const Batch& batch, int
     const AttentionItem& item = attention_items(stage, batch)[index(piece)];
     const int s = item.sequence, first = batch.query_start[s];
     kernels_->attend(
-        {row(stage.q, 0), row(stage.out, 0), keys(layer, 0), values(layer, 0), kv_block_,
-         batch.block_tables + index(s) * index(batch.table_width), batch.context_len[s], first,
+        {row(stage.q, 0), row(stage.out, 0), row_stride(buffers_[index(stage.q)]), keys(layer, 0), values(layer, 0),
+         kv_block_, batch.block_tables + index(s) * index(batch.table_width), batch.context_len[s], first,
          batch.query_start[s + 1] - first, stage.heads, layer.kv_heads, layer.head_dim, stage.scale, stage.softcap,
          stage.window, !stage.causal, stage.slopes < 0 ? nullptr : vectors_[index(stage.slopes)].data(), scratch},
         item.first_token, item.last_token, item.first_head, item.last_head);

@@ -203,6 +203,7 @@ class Program {
 
     const FormatKernels* format(int type) const;
     int rows_of(Rows rows, const Batch& batch) const;
+    static size_t row_stride(const Buffer& buffer);  // floats from a row to the next
     float* row(int buffer, int index) const;
     size_t act_stride(Rows rows) const;
     uint8_t* acts(int id, int row) const;

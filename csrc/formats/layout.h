@@ -21,28 +21,6 @@ struct Panel {
     float m[16][R][16];
 };
 
-// The outputs of some tokens and R groups of rows: their sums so far, and where the sums with one chunk more go.
-template <int R>
-struct Outputs {
-    const float* sums;  // [T][R * 16]
-    float* to;          // a token has `stride` numbers
-    size_t stride;
-    bool first;  // there are no sums yet
-
-    CORRAL_INLINE_MEMBER Outputs from(int token) const {
-        return {sums + token * R * 16, to + static_cast<size_t>(token) * stride, stride, first};
-    }
-    CORRAL_INLINE_MEMBER F16 before(int token, int r) const {
-        return first ? fzero() : fload(sums + (token * R + r) * 16);
-    }
-    CORRAL_INLINE_MEMBER void put(int token, int r, F16 y) const {
-        fstore(to + static_cast<size_t>(token) * stride + r * 16, y);
-    }
-    CORRAL_INLINE_MEMBER void add(int token, int r, F16 f) const {
-        put(token, r, first ? f : fload(sums + (token * R + r) * 16) + f);
-    }
-};
-
 // Scales of formats that have integers for sub-blocks, as isa/tile_amx.h takes them: w = d * s * q - dmin * m. Minima in pairs of int16.
 template <int R>
 struct WholeScales {
@@ -116,40 +94,6 @@ CORRAL_INLINE void pack_pairs(const uint8_t (*quads)[64], int count, uint8_t* ou
 // How far ahead a single stream is fetched: enough for memory latency at full bandwidth.
 constexpr int kPrefetchBytes = 9472;
 CORRAL_INLINE void prefetch(const uint8_t* p) { __builtin_prefetch(p + kPrefetchBytes, 0, 3); }
-
-// The packed weights of a chunk to come, as many bytes from each of `runs` places. They are fetched a few lines at a time while
-// the dots of the present chunk are computed: all at once they would wait for one another, and the core for them.
-class Ahead {
-   public:
-    Ahead(const uint8_t* first, size_t bytes, int runs, size_t run_stride)
-        : next_(first),
-          run_stride_(run_stride),
-          lines_(static_cast<int>((bytes + 63) / 64)),
-          left_(lines_),
-          runs_(runs) {}
-
-    // Fetch all with so many calls of `fetch`.
-    CORRAL_INLINE_MEMBER void spread(int calls) { dose_ = (lines_ * runs_ + calls - 1) / calls; }
-
-    CORRAL_INLINE_MEMBER void fetch() { fetch(dose_); }
-    CORRAL_INLINE_MEMBER void fetch_rest() { fetch(lines_ * runs_); }
-
-   private:
-    CORRAL_INLINE_MEMBER void fetch(int lines) {
-        for (int i = 0; i < lines && runs_ > 0; i++) {
-            __builtin_prefetch(next_, 0, 3);
-            next_ += 64;
-            if (--left_ > 0) continue;
-            next_ += run_stride_ - static_cast<size_t>(lines_) * 64;
-            left_ = lines_;
-            runs_--;
-        }
-    }
-
-    const uint8_t* next_;
-    size_t run_stride_;
-    int lines_, left_, runs_, dose_ = 0;
-};
 
 // What becomes of a code of up to four bits: the number itself, or one of 16 values.
 struct Same {

@@ -9,7 +9,7 @@ namespace corral::CORRAL_ISA {
 struct Q2_K {
     static constexpr int kType = 10, kBlockWeights = 256, kBlockBytes = 84, kSub = 16, kOffsetLog2 = -1;
     static constexpr int kBits = 2;
-    static constexpr bool kMinimum = true;
+    static constexpr bool kMinimum = true, kScaledByte = true;
 
     static size_t chunk_bytes(int) { return 1024 + 256 + 64; }
 

@@ -6,7 +6,7 @@
 #pragma once
 #include <immintrin.h>
 
-#include "../formats/layout.h"
+#include "../tiles.h"
 
 namespace corral::CORRAL_ISA {
 
@@ -15,10 +15,11 @@ constexpr int kTileColumns = 64;
 constexpr int kFewestTiledTokens = 16;  // below, taking the weights apart costs more than it saves
 static_assert(kActPadding >= kTileRows - 1, "the last tile reads as many tokens as the others");
 
-// The bytes of weights times scales, 256 columns of 16 rows: 256 high + low.
+// The two bytes of weights times scales, 256 columns of 16 rows: low + 256 high. Where one byte is enough, `low` has the first 128 columns
+// and `high` the others.
 struct WholePlanes {
     alignas(64) uint8_t low[kChunk / 4][64];
-    alignas(64) int8_t high[kChunk / 4][64];
+    alignas(64) uint8_t high[kChunk / 4][64];
 };
 
 template <int R>
@@ -58,6 +59,7 @@ class Tiles {
 
 CORRAL_INLINE I16 iload(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 CORRAL_INLINE I16 operator+(I16 a, I16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+CORRAL_INLINE I16 operator<<(I16 a, int n) { return {_mm512_slli_epi32(a.v, static_cast<unsigned>(n))}; }
 CORRAL_INLINE I16 operator*(I16 a, I16 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 
 // What makes a chunk's outputs of its sums, of one group of rows.
@@ -119,16 +121,7 @@ CORRAL_INLINE void whole_dots(const Panel<R>& panel, const WholeScales<R>& scale
             for (int r = 0; r < R; r++) a[t][r] = start;
         }
 #pragma GCC unroll 8
-        for (int k = 0; k < kSub / 4; k++) {
-            const int quad = j * (kSub / 4) + k;
-            U64 w[R];
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++) w[r] = uload(panel.q[quad][r]);
-#pragma GCC unroll 16
-            for (int t = 0; t < T; t++)
-#pragma GCC unroll 4
-                for (int r = 0; r < R; r++) a[t][r] = dot(a[t][r], w[r], x[t].q + 4 * quad);
-        }
+        for (int k = 0; k < kSub / 4; k++) dots<Kind>(panel, j * (kSub / 4) + k, x, a);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             const I16 s = iload(scales.s[j][r]);
@@ -140,23 +133,11 @@ CORRAL_INLINE void whole_dots(const Panel<R>& panel, const WholeScales<R>& scale
     for (int r = 0; r < R; r++) {
         const WholeFold<Kind, R> fold(scales, r);
 #pragma GCC unroll 16
-        for (int t = 0; t < T; t++) {
-            y.put(t, r, fold(total[t][r], x[t], y.before(t, r)));
-        }
+        for (int t = 0; t < T; t++) y.put(t, r, fold(total[t][r], x[t], y.before(t, r)));
     }
 }
 
-template <class Kind, int R, int T>
-static void whole_few(const Panel<R>& panel, const WholeScales<R>& scales, const WholeBlock* x, int tokens,
-                      Outputs<R> y, Ahead& ahead) {
-    const int tiles = (tokens + T - 1) / T, whole = T == 1 ? tokens : tokens - tiles * (T - 1);
-    int t = 0;
-    for (; t < whole * T; t += T) whole_dots<Kind, R, T>(panel, scales, x + t, y.from(t), ahead);
-    if constexpr (T > 1)
-        if (t < tokens) whole_few<Kind, R, T - 1>(panel, scales, x + t, tokens - t, y.from(t), ahead);
-}
-
-// Weights times scales, in two bytes each.
+// Weights times scales, in planes.
 template <class Kind, int R>
 CORRAL_INLINE void take_apart(const Panel<R>& panel, const WholeScales<R>& scales, int r, WholePlanes& planes) {
     constexpr int kQuads = Kind::kSub / 4;
@@ -177,8 +158,14 @@ CORRAL_INLINE void take_apart(const Panel<R>& panel, const WholeScales<R>& scale
             }
             even = _mm512_mullo_epi16(even, both);
             odd = _mm512_mullo_epi16(odd, both);
-            _mm512_store_si512(planes.low[quad], _mm512_mask_blend_epi8(kOdd, even, _mm512_slli_epi16(odd, 8)));
-            _mm512_store_si512(planes.high[quad], _mm512_mask_blend_epi8(kOdd, _mm512_srli_epi16(even, 8), odd));
+            const __m512i low = _mm512_mask_blend_epi8(kOdd, even, _mm512_slli_epi16(odd, 8));
+            if constexpr (Kind::kScaledByte) {
+                constexpr int kHalf = kChunk / 8;
+                _mm512_store_si512(quad < kHalf ? planes.low[quad] : planes.high[quad - kHalf], low);
+            } else {
+                _mm512_store_si512(planes.low[quad], low);
+                _mm512_store_si512(planes.high[quad], _mm512_mask_blend_epi8(kOdd, _mm512_srli_epi16(even, 8), odd));
+            }
         }
     }
 }
@@ -186,39 +173,51 @@ CORRAL_INLINE void take_apart(const Panel<R>& panel, const WholeScales<R>& scale
 // Many tokens: two tiles of them at a time. The last tile may have tokens that are not there, whose sums nobody takes.
 template <class Kind, int R>
 static void whole_tiles(WholeScratch<R>& scratch, int r, const WholeBlock* x, int tokens, Outputs<R> y) {
+    constexpr int kColumns = Kind::kScaledByte ? kChunk / 2 : kChunk;
     const WholePlanes& planes = scratch.planes;
     const WholeFold<Kind, R> fold(scratch.scales, r);
     before_tile_loads();
     for (int t0 = 0; t0 < tokens; t0 += 2 * kTileRows) {
-        const bool second = tokens - t0 > kTileRows;
-        const WholeBlock* few = x + t0;
+        const bool more = tokens - t0 > kTileRows;
+        const int8_t *first = x[t0].q, *second = x[t0 + kTileRows].q;
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
 #pragma GCC unroll 4
-        for (int k = 0; k < kChunk; k += kTileColumns) {
+        for (int k = 0; k < kColumns; k += kTileColumns) {
             _tile_loadd(6, planes.low[k / 4], 64);
-            _tile_loadd(4, few->q + k, sizeof(WholeBlock));
-            _tile_dpbsud(0, 4, 6);
             _tile_loadd(7, planes.high[k / 4], 64);
-            _tile_dpbssd(1, 4, 7);
-            if (!second) continue;
-            _tile_loadd(5, few[kTileRows].q + k, sizeof(WholeBlock));
+            _tile_loadd(4, first + k, sizeof(WholeBlock));
+            _tile_dpbsud(0, 4, 6);
+            if constexpr (Kind::kScaledByte) {
+                _tile_loadd(4, first + kColumns + k, sizeof(WholeBlock));
+                _tile_dpbsud(1, 4, 7);
+            } else {
+                _tile_dpbssd(1, 4, 7);
+            }
+            if (!more) continue;
+            _tile_loadd(5, second + k, sizeof(WholeBlock));
             _tile_dpbsud(2, 5, 6);
-            _tile_dpbssd(3, 5, 7);
+            if constexpr (Kind::kScaledByte) {
+                _tile_loadd(5, second + kColumns + k, sizeof(WholeBlock));
+                _tile_dpbsud(3, 5, 7);
+            } else {
+                _tile_dpbssd(3, 5, 7);
+            }
         }
         _tile_stored(0, scratch.sums[0][0], 64);
         _tile_stored(1, scratch.sums[0][1], 64);
-        if (second) {
+        if (more) {
             _tile_stored(2, scratch.sums[1][0], 64);
             _tile_stored(3, scratch.sums[1][1], 64);
         }
         const int count = tokens - t0 < 2 * kTileRows ? tokens - t0 : 2 * kTileRows;
         for (int t = 0; t < count; t++) {
             const auto& sums = scratch.sums[t / kTileRows];
-            const I16 high{_mm512_slli_epi32(_mm512_load_si512(sums[1][t % kTileRows]), 8)};
-            y.put(t0 + t, r, fold(iload(sums[0][t % kTileRows]) + high, few[t], y.before(t0 + t, r)));
+            const I16 low = iload(sums[0][t % kTileRows]), high = iload(sums[1][t % kTileRows]);
+            if (y.stride != R * 16) __builtin_prefetch(y.to + static_cast<size_t>(t0 + t + 16) * y.stride + r * 16, 1);
+            y.put(t0 + t, r, fold(low + (Kind::kScaledByte ? high : high << 8), x[t0 + t], y.before(t0 + t, r)));
         }
     }
 }
@@ -227,7 +226,9 @@ static void whole_tiles(WholeScratch<R>& scratch, int r, const WholeBlock* x, in
 template <class Kind, int R>
 CORRAL_INLINE void all_whole(const Panel<R>& panel, WholeScratch<R>& scratch, const WholeBlock* x, int tokens,
                              Outputs<R> y, Ahead& ahead) {
-    if (tokens < kFewestTiledTokens) return whole_few<Kind, R, kTileTokens>(panel, scratch.scales, x, tokens, y, ahead);
+    if (tokens < kFewestTiledTokens)
+        return even_tiles<kTileTokens>(
+            0, tokens, [&]<int T>(int t) { whole_dots<Kind, R, T>(panel, scratch.scales, x + t, y.from(t), ahead); });
     ahead.fetch_rest();
     for (int r = 0; r < R; r++) {
         take_apart<Kind>(panel, scratch.scales, r, scratch.planes);

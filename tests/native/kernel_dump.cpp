@@ -202,9 +202,11 @@ static Bytes linear(const KernelTable& k, const Case& c) {
     args.acts = acts.as<uint8_t>();
     args.act_stride = index(tokens);
     args.x = c.numbers(1);
+    args.x_stride = index(cols);
     args.tokens = tokens;
     args.bias = c.arrays.size() > 2 ? c.numbers(2) : nullptr;
     args.out = y.data();
+    args.out_stride = index(rows);
     args.scratch = scratch.as<uint8_t>();
     f.linear(args, 0, groups);
     return bytes_of(y.data(), y.size() * sizeof(float));
@@ -230,6 +232,7 @@ static Bytes attend(const KernelTable& k, const Case& c) {
     AttentionArgs args = {};
     args.q = c.numbers(0);
     args.out = out.data();
+    args.row_stride = index(heads * head_dim);
     args.keys = {key_type, cache.as<uint8_t>()};
     args.values = {value_type, cache.as<uint8_t>() + keys};
     args.block_stride = keys + values;

@@ -17,7 +17,7 @@
 namespace corral::CORRAL_ISA {
 
 constexpr int kFloatColumns = 64;
-constexpr int kChunksAhead = 2;
+constexpr int kChunksAhead = 1;
 constexpr int kFetchesAnUnpack = 2;
 
 // acc[t][r] over one chunk: `subs` sub-blocks of the panel against the activations of T tokens; added to the outputs.

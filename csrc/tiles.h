@@ -46,7 +46,7 @@ class Ahead {
    private:
     CORRAL_INLINE_MEMBER void fetch(int lines) {
         for (int i = 0; i < lines && runs_ > 0; i++) {
-            __builtin_prefetch(next_, 0, 3);
+            __builtin_prefetch(next_, 0, 2);  // to L2: of L1 there is enough for the present chunk only
             next_ += 64;
             if (--left_ > 0) continue;
             next_ += run_stride_ - static_cast<size_t>(lines_) * 64;

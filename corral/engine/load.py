@@ -32,9 +32,10 @@ from corral.program.program import Embed, Linear, Program
 from corral.system import budget, cpu, filesystem
 from corral.tokenizer.vocabulary import Vocabulary
 
-BUFFER_SLACK = 4
-"""An executor shares buffers less tightly than it could, and quantizes some: it takes 2.4 times what is alive
-at once for SmolLM2-135M, 3.3 times for gemma-3-270m."""
+NUMPY_SLACK = 4
+"""What the numpy executor takes, as a multiple of what is alive at once: it makes copies on the way."""
+PAGED_TOKENS = 1024
+"""In a multiple of as many tokens each buffer has whole pages."""
 
 CACHE_TYPES: dict[CacheTypeName, CacheType] = {
     "f32": "f32",
@@ -75,7 +76,7 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     train_ctx = file.require(f"{file.architecture}.context_length", int)
     threads = cpu.decide(config.threads, cpu.limits(), force=config.force_threads)
     cache_types = CacheTypes(CACHE_TYPES[config.cache_type_k], CACHE_TYPES[config.cache_type_v])
-    memory = _plan_memory(program, file, config, train_ctx, held, cache_types, pooling)
+    memory = _plan_memory(program, file, config, train_ctx, threads.threads, held, cache_types, pooling)
     for line in memory.describe():
         progress(0.0, line)
     if where.read_in_order:
@@ -259,6 +260,7 @@ def _plan_memory(
     file: GGUFFile,
     config: EngineConfig,
     train_ctx: int,
+    threads: int,
     held: set[str],
     cache_types: CacheTypes,
     pooling: Pooling | None = None,
@@ -267,9 +269,16 @@ def _plan_memory(
 
     A model that takes a text whole has buffers for each token of the context, as it has keys and values.
     """
-    step = _step_shape(config, pooling)
+
+    def buffers(whole: int = 0) -> int:
+        return _buffer_bytes(program, file, config, threads, _step_shape(config, pooling, whole))
+
     kv_bytes = kv_bytes_per_block(program, cache_types)
-    per_token = BUFFER_SLACK * activation_bytes(program, 1, 1) if program.whole else 0
+    step_tokens = _step_shape(config, pooling).tokens
+    per_token = 0
+    if program.whole:
+        least = -(-step_tokens // PAGED_TOKENS) * PAGED_TOKENS
+        per_token = -(-(buffers(2 * least) - buffers(least)) // least)
     more_blocks = MOST_SEQUENCES if program.whole else 0
     margin = config.fit_margin_mib
     packed = _packed(program)
@@ -281,10 +290,12 @@ def _plan_memory(
                 + (tensor.nbytes if name in twice else 0)
                 for name, tensor in file.tensors.items()
             ),
-            kv_per_token=kv_bytes // BLOCK_TOKENS + per_token,
+            kv_per_token=kv_bytes // BLOCK_TOKENS,
             train_ctx=train_ctx,
             overhead=budget.process_overhead(program.vocab_size),
-            activations=BUFFER_SLACK * activation_bytes(program, *step) + more_blocks * kv_bytes,
+            activations=buffers() + more_blocks * kv_bytes,
+            activations_per_token=per_token,
+            step_tokens=step_tokens,
         ),
         budget.memory_limit(),
         ctx_size=context.asked(config),
@@ -292,6 +303,19 @@ def _plan_memory(
         fit=config.fit,
         margin=None if margin is None else margin * budget.MIB,
         min_ctx=config.fit_min_ctx,
+    )
+
+
+def _buffer_bytes(
+    program: Program, file: GGUFFile, config: EngineConfig, threads: int, step: StepShape
+) -> int:
+    """What the executor will take for steps of that shape."""
+    if config.executor == "reference":
+        return NUMPY_SLACK * activation_bytes(program, *step)
+    from corral.program.native import buffer_bytes
+
+    return buffer_bytes(
+        program, file, threads=threads, isa=config.isa, max_tokens=step.tokens, max_logits=step.rows
     )
 
 

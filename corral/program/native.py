@@ -6,7 +6,7 @@ and which buffers share memory. A step is then one call without the GIL.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType
 from corral.program import program as p
 from corral.program.batch import BLOCK_TOKENS, Batch
+from corral.program.buffer_slots import lifetimes, share
 from corral.program.fuse import fuse
 from corral.program.kv_cache import CacheTypes, kv_bytes_per_block
 from corral.program.pack_cache import PackCache, digest
@@ -67,31 +68,64 @@ def packed_pattern(kind: GGMLType, isa: str) -> bytes:
     return native.packed_weights().tobytes()
 
 
-class Slots:
-    """Buffers whose lifetimes don't overlap share a slot.
+class Buffers:
+    """The buffers of a Program, once fused, in its C++ twin, and their copies rounded to int8."""
 
-    Inside a run of row ops threads are at different rows, and buffers of different widths have their rows at
-    different places: a slot given back there is free only after the next meeting of the threads.
+    def __init__(self, native: _native.Program, program: p.Program, groups: Mapping[int, int]) -> None:
+        """groups: of each weight that is multiplied with, see `formats`."""
+        lives = lifetimes(program)
+        self.ids: dict[int, int] = {}
+        """Of each buffer."""
+        self.acts: dict[int, dict[int, int]] = {b: {} for b in lives}
+        """Of each buffer's copies, by their groups."""
+        linears = [op for op in program.ops if isinstance(op, p.Linear)]
+        wanted = dict.fromkeys((op.x, groups[w]) for op in linears for w in op.weights if groups[w])
+        taken = taken_by_copies = 0
+        rows: p.Rows
+        for rows in ("T", "S"):
+            widths = {b: program.buffers[b].cols for b in lives if program.buffers[b].rows == rows}
+            slots = share(widths, lives)
+            for b, slot in slots.items():
+                self.ids[b] = native.add_buffer(rows, widths[b], taken + slot)
+            copies = {(b, group): widths[b] for b, group in wanted if b in widths}
+            # made where the buffer is written
+            copy_slots = share(copies, {(b, group): lives[b] for b, group in copies})
+            for (b, group), slot in copy_slots.items():
+                self.acts[b][group] = native.add_acts(rows, widths[b], taken_by_copies + slot, group)
+            taken += len({*slots.values()})
+            taken_by_copies += len({*copy_slots.values()})
+
+
+def buffer_bytes(
+    program: p.Program, file: GGUFFile, *, threads: int, isa: str, max_tokens: int, max_logits: int
+) -> int:
+    """What the buffers of a `NativeExecutor` will take: they are made, and given back untouched.
+
+    Raises as it does.
     """
+    check_isa(isa)
+    fused, known = fuse(program), formats(isa)
+    check_kernels(fused, file, known)
+    native = _native.Program(isa, threads)
+    buffers = Buffers(native, fused, {w: known[fused.weights[w].type] for w in matrices(fused)})
+    native.finish(buffers.ids[fused.logits], max_tokens, max_logits)
+    return native.buffer_bytes
 
-    def __init__(self) -> None:
-        self.free: dict[str, list[int]] = {"T": [], "S": []}
-        self.later: list[tuple[p.Rows, int]] = []
-        self.count = 0
 
-    def take(self, rows: p.Rows) -> int:
-        if self.free[rows]:
-            return self.free[rows].pop()
-        self.count += 1
-        return self.count - 1
+def matrices(program: p.Program) -> list[int]:
+    """The weights that are multiplied with."""
+    return list(dict.fromkeys(w for op in program.ops if isinstance(op, p.Linear) for w in op.weights))
 
-    def give_back(self, rows: p.Rows, slot: int) -> None:
-        self.later.append((rows, slot))
 
-    def threads_met(self) -> None:
-        for rows, slot in self.later:
-            self.free[rows].append(slot)
-        self.later.clear()
+def check_kernels(program: p.Program, file: GGUFFile, known: Mapping[GGMLType, int]) -> None:
+    """There is a kernel for every weight and head."""
+    for layer in program.kv_layers:
+        if layer.head_dim > _native.MOST_HEAD_DIM:
+            raise ModelFileError(file.path, "head size", layer.head_dim, f"at most {_native.MOST_HEAD_DIM}")
+    for weight in program.weights:
+        if len(weight.shape) == 2 and weight.type not in known:
+            names = ", ".join(kind.name for kind in known)
+            raise ModelFileError(file.path, f"type of {weight.name}", weight.type.name, f"one of {names}")
 
 
 class NativeExecutor:
@@ -125,12 +159,12 @@ class NativeExecutor:
         self.vocab_size = program.vocab_size
         self.native = _native.Program(isa, threads)
         self.isa: str = self.native.isa
-        self._check_kernels()
+        check_kernels(self.program, file, self.formats)
         self._matrices: dict[int, int] = {}
         self._vectors: dict[int, int] = {}
         self._load(progress or (lambda share: None), pack_cache)
         self._emit()
-        self.native.finish(self._ids[program.logits], max_tokens, max_logits)
+        self.native.finish(self._buffers.ids[program.logits], max_tokens, max_logits)
         self.weights_bytes: int = self.native.packed_bytes
         self.buffer_bytes: int = self.native.buffer_bytes
         self.kv_bytes_per_block = kv_bytes_per_block(program, cache_types)
@@ -164,28 +198,9 @@ class NativeExecutor:
 
     # loading
 
-    def _matrix_ids(self) -> dict[int, int]:
-        """Weight id -> bytes, of every weight that is multiplied with."""
-        ids = [w for op in self.program.ops if isinstance(op, p.Linear) for w in op.weights]
-        return {w: self.program.weights[w].data(self.file).nbytes for w in dict.fromkeys(ids)}
-
-    def _check_kernels(self) -> None:
-        """There is a kernel for every weight and head."""
-        for layer in self.program.kv_layers:
-            if layer.head_dim > _native.MOST_HEAD_DIM:
-                raise ModelFileError(
-                    self.file.path, "head size", layer.head_dim, f"at most {_native.MOST_HEAD_DIM}"
-                )
-        for weight in self.program.weights:
-            if len(weight.shape) == 2 and weight.type not in self.formats:
-                known = ", ".join(kind.name for kind in self.formats)
-                raise ModelFileError(
-                    self.file.path, f"type of {weight.name}", weight.type.name, f"one of {known}"
-                )
-
     def _load(self, progress: Progress, cache: PackCache | None) -> None:
         """Pack the weights, or map what an earlier start packed."""
-        sizes = self._matrix_ids()
+        sizes = {w: self.program.weights[w].data(self.file).nbytes for w in matrices(self.program)}
         for w in sizes:
             weight = self.program.weights[w]
             self._matrices[w] = self.native.add_matrix(int(weight.type), *weight.shape)
@@ -241,53 +256,23 @@ class NativeExecutor:
     # the stages
 
     def _emit(self) -> None:
-        """Walk the ops: give each buffer a slot for as long as it is read, and call the builder."""
-        last = self.program.last_reads()
-        self._ids: dict[int, int] = {}
-        self._acts: dict[tuple[int, int], int] = {}
-        self._act_slots: dict[tuple[int, int], int] = {}
-        self._buffer_slots, self._quant_slots = Slots(), Slots()
-        slot_of: dict[int, int] = {}
-        wanted = {
-            (op.x, self._group(w)) for op in self.program.ops if isinstance(op, p.Linear) for w in op.weights
-        }
-        groups = sorted({*self.formats.values()} - {0})
+        """Walk the ops and call the builder. A buffer is rounded by who writes it, for all who read it."""
+        groups = {w: self._group(w) for w in matrices(self.program)}
+        buffers = self._buffers = Buffers(self.native, self.program, groups)
         for layer in self.program.kv_layers:
             self.native.add_kv_layer(layer.kv_heads, layer.head_dim, *self.cache_types)
-        for i, op in enumerate(self.program.ops):
-            if isinstance(op, p.Linear | p.Attention):
-                self._buffer_slots.threads_met()
-                self._quant_slots.threads_met()
-            for b in op.writes:
-                buffer = self.program.buffers[b]
-                slot_of[b] = self._buffer_slots.take(buffer.rows)
-                self._ids[b] = self.native.add_buffer(buffer.rows, buffer.cols, slot_of[b])
+        for op in self.program.ops:
             self._emit_op(op)
             for b in op.writes:
-                for group in groups:
-                    if (b, group) in wanted:
-                        self._emit_quantize(b, group)
-            for b in {*op.reads, *op.writes}:
-                if last[b] == i:
-                    self._buffer_slots.give_back(self.program.buffers[b].rows, slot_of[b])
-                    for group in groups:
-                        if (b, group) in self._act_slots:
-                            self._quant_slots.give_back(
-                                self.program.buffers[b].rows, self._act_slots[b, group]
-                            )
+                for acts in buffers.acts[b].values():
+                    self.native.quantize(self.program.buffers[b].rows, buffers.ids[b], acts)
 
     def _group(self, weight: int) -> int:
         return self.formats[self.program.weights[weight].type]
 
-    def _emit_quantize(self, b: int, group: int) -> None:
-        buffer = self.program.buffers[b]
-        slot = self._act_slots[b, group] = self._quant_slots.take(buffer.rows)
-        acts = self._acts[b, group] = self.native.add_acts(buffer.rows, buffer.cols, slot, group)
-        self.native.quantize(buffer.rows, self._ids[b], acts)
-
     def _emit_op(self, op: p.Op) -> None:
         n: Any = self.native
-        at = self._ids
+        at = self._buffers.ids
         rows: Literal["T", "S"] = self.program.buffers[op.writes[0]].rows
         match op:
             case p.Embed():
@@ -302,7 +287,7 @@ class NativeExecutor:
             case p.Linear():
                 biases = [-1 if b is None else self._vector(b) for b in op.biases]
                 weights = [self._matrices[w] for w in op.weights]
-                acts = [self._acts.get((op.x, self._group(w)), -1) for w in op.weights]
+                acts = [self._buffers.acts[op.x].get(self._group(w), -1) for w in op.weights]
                 n.linear(rows, at[op.x], acts, weights, biases, [at[b] for b in op.outs])
             case p.RopeTable():
                 n.rope_table(at[op.out], op.inv_freq.tolist(), op.magnitude)

@@ -82,12 +82,28 @@ class Demand:
     train_ctx: int
     """The context the model was made for, tokens."""
     activations: int
-    """Buffers of one step."""
+    """Buffers of one step, of at most `step_tokens`."""
     overhead: int
     """See `process_overhead`."""
+    activations_per_token: int = 0
+    """Of each token of the context beyond `step_tokens`, where a step must hold the whole of it."""
+    step_tokens: int = 0
+
+    def activations_for(self, ctx_size: int) -> int:
+        longest = min(ctx_size, self.train_ctx)  # text
+        return self.activations + self.activations_per_token * max(0, longest - self.step_tokens)
 
     def total(self, ctx_size: int) -> int:
-        return self.weights + self.activations + self.overhead + self.kv_per_token * ctx_size
+        fixed = self.weights + self.overhead
+        return fixed + self.activations_for(ctx_size) + self.kv_per_token * ctx_size
+
+    def fits(self, room: int) -> int:
+        """Tokens of context whose total is `room` or less; below 0: not even the fixed parts fit."""
+        less = (room - self.total(0)) // max(self.kv_per_token, 1)
+        if less <= self.step_tokens:
+            return less
+        more = room - self.total(self.step_tokens)
+        return self.step_tokens + more // max(self.kv_per_token + self.activations_per_token, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +174,13 @@ def plan(
     chosen = wanted
     spare = 0
     if limit is not None:
-        fits = (limit.bytes - margin - demand.total(0)) // max(demand.kv_per_token, 1)
+        fits = demand.fits(limit.bytes - margin)
         if ctx_size is None and fit and fits < wanted:
             chosen = fits // CTX_STEP * CTX_STEP
             if chosen < min_ctx:
                 raise OptionError(_too_big(demand, min(min_ctx, wanted), limit, margin, fits))
         elif demand.total(wanted) > limit.bytes:  # one that was set needs no margin
-            fits = (limit.bytes - demand.total(0)) // max(demand.kv_per_token, 1)
-            raise OptionError(_too_big(demand, wanted, limit, 0, fits))
+            raise OptionError(_too_big(demand, wanted, limit, 0, demand.fits(limit.bytes)))
         if ctx_size is None:
             spare = min(max(0, fits - chosen) // 2, (contexts - 1) * chosen) // CTX_STEP * CTX_STEP
     return MemoryPlan(
@@ -173,7 +188,7 @@ def plan(
         pool=chosen + spare,
         weights=demand.weights,
         kv_cache=demand.kv_per_token * (chosen + spare),
-        activations=demand.activations,
+        activations=demand.activations_for(chosen),
         overhead=demand.overhead,
         margin=margin,
         limit=limit,
@@ -191,7 +206,7 @@ def _too_big(demand: Demand, ctx_size: int, limit: MemoryLimit, margin: int, fit
     return (
         f"error: the model does not fit in memory: weights {mib(demand.weights)} + KV cache "
         f"{mib(demand.kv_per_token * ctx_size)} ({ctx_size} tokens of {demand.kv_per_token} bytes) + "
-        f"activations {mib(demand.activations)} + processes {mib(demand.overhead)} = "
+        f"activations {mib(demand.activations_for(ctx_size))} + processes {mib(demand.overhead)} = "
         f"{mib(demand.total(ctx_size))}, limit {mib(limit.bytes)} ({limit.source}){kept}; {advice}"
     )
 

@@ -186,7 +186,7 @@ def test_a_table_that_is_held_beside_the_output_is_planned_for(toy: str) -> None
     with GGUFFile.open(toy) as file:
         program = trace_program(file)
         mapped, held = (
-            load_module._plan_memory(program, file, REFERENCE, TRAIN_CTX, names, CacheTypes()).weights
+            load_module._plan_memory(program, file, REFERENCE, TRAIN_CTX, 1, names, CacheTypes()).weights
             for names in (set[str](), {"token_embd.weight"})
         )
     assert held - mapped == 259 * 64 * 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,8 @@ from ops import Array, Model, assert_same_bits
 
 from corral.gguf.types import GGMLType
 from corral.program import native, program
+from corral.program.buffer_slots import Lifetime, lifetimes, share
 from corral.program.fuse import fuse
-from corral.program.native import NativeExecutor, Slots
 from corral.program.trace import Tensor, attention, glu, linear, rms_norm
 
 pytestmark = pytest.mark.native
@@ -62,7 +62,11 @@ def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def unshared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every buffer has a slot of its own."""
-    monkeypatch.setattr(Slots, "give_back", lambda self, rows, slot: None)
+
+    def apart(widths: Mapping[object, int], lives: Mapping[object, Lifetime]) -> dict[object, int]:
+        return {key: slot for slot, key in enumerate(widths)}
+
+    monkeypatch.setattr(native, "share", apart)
 
 
 def test_linears_of_one_input_become_one(tmp_path: Path) -> None:
@@ -87,10 +91,14 @@ def test_same_bits_without(
     assert_same_bits(logits_of(other, range(TOKENS)), wanted)
 
 
+def slots_of(made: program.Program) -> dict[int, int]:
+    """As if all buffers were of one kind of rows."""
+    return share({b: buffer.cols for b, buffer in enumerate(made.buffers)}, lifetimes(made))
+
+
 def test_buffers_share_memory(tmp_path: Path) -> None:
-    model = layers(tmp_path)
-    executor = model.native()
-    assert executor._buffer_slots.count < len(model.program.buffers) / 2
+    made = layers(tmp_path).program
+    assert len(set(slots_of(made).values())) < len(made.buffers) / 2
 
 
 def chains(folder: Path) -> Model:
@@ -130,30 +138,16 @@ def test_row_ops_of_different_widths_keep_apart(tmp_path: Path, monkeypatch: pyt
     assert_same_bits(logits_of(model.native(), range(TOKENS)), wanted)
 
 
-def test_no_slot_is_taken_again_within_a_run_of_row_ops(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_slot_is_taken_again_within_a_run_of_row_ops(tmp_path: Path) -> None:
     """The rule itself, whatever the timing of threads: between two meetings no slot is taken twice."""
-    taken: list[int] = []
-    take = Slots.take
-
-    def recording_take(self: Slots, rows: program.Rows) -> int:
-        taken.append(take(self, rows))
-        return taken[-1]
-
-    monkeypatch.setattr(Slots, "take", recording_take)
-    monkeypatch.setattr(
-        NativeExecutor, "_emit_quantize", lambda self, buffer, group: None
-    )  # it has slots of its own
     for model in (chains(tmp_path), layers(tmp_path)):
-        taken.clear()
-        slots = iter(taken)
-        run: set[int] = set()
-        for op in model.native().program.ops:
+        fused = fuse(model.program)
+        slots = slots_of(fused)
+        last = fused.last_reads()
+        held: dict[int, int] = {}  # slot -> the op after which it may be taken, when threads have met
+        for i, op in enumerate(fused.ops):
             if isinstance(op, program.Linear | program.Attention):
-                run.clear()  # threads meet before this op writes
-            for _ in op.writes:
-                slot = next(slots)
-                assert slot not in run, f"{op} takes slot {slot} again"
-                run.add(slot)
-        assert len(set(taken)) < len(taken) or model.program.kv_layers == ()
+                held = {slot: end for slot, end in held.items() if end >= i}  # threads meet before this op
+            for b in op.writes:
+                assert slots[b] not in held, f"{op} takes slot {slots[b]} again"
+                held[slots[b]] = last[b]

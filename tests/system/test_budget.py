@@ -121,6 +121,28 @@ def test_a_small_model_is_not_asked_for_more_than_it_has() -> None:
     assert plan(tiny, limit(1)).ctx_size == 128
 
 
+def test_a_text_that_is_taken_whole_has_buffers_for_each_token() -> None:
+    """Up to a step's tokens they are there anyway, and beyond the model's context no text goes."""
+    encoder = Demand(
+        weights=100 * MIB,
+        kv_per_token=1000,
+        train_ctx=8192,
+        activations=10 * MIB,
+        overhead=100 * MIB,
+        activations_per_token=20_000,
+        step_tokens=512,
+    )
+    for ctx, beyond in ((256, 0), (512, 0), (600, 88), (8192, 7680), (10_000, 7680)):
+        assert encoder.activations_for(ctx) == 10 * MIB + 20_000 * beyond
+        assert encoder.total(ctx) == 200 * MIB + encoder.activations_for(ctx) + 1000 * ctx
+    for ctx in (-7, 0, 1, 511, 512, 513, 5000, 8192):
+        for room in (encoder.total(max(ctx, 0)) + 1000 * min(ctx, 0), encoder.total(max(ctx, 0) + 1) - 1):
+            assert encoder.fits(room) == ctx or (ctx < 0 and encoder.fits(room) in (ctx, 0))
+    shrunk = plan(encoder, MemoryLimit(300 * MIB, "x"))
+    assert shrunk.activations == encoder.activations_for(shrunk.ctx_size)
+    assert shrunk.total <= 300 * MIB - shrunk.margin < encoder.total(shrunk.ctx_size + 256)
+
+
 def test_without_a_limit_nothing_shrinks() -> None:
     made = plan(MISTRAL, None)
     assert made.ctx_size == 32768

@@ -292,7 +292,9 @@ def _plan_memory(
             ),
             kv_per_token=kv_bytes // BLOCK_TOKENS,
             train_ctx=train_ctx,
-            overhead=budget.process_overhead(program.vocab_size),
+            overhead=budget.process_overhead(
+                program.vocab_size, file.metadata.array_length("tokenizer.ggml.merges")
+            ),
             activations=buffers() + more_blocks * kv_bytes,
             activations_per_token=per_token,
             step_tokens=step_tokens,

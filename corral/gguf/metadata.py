@@ -111,6 +111,10 @@ class Metadata(Mapping[str, Any]):
         ref = self._arrays[key]
         return ref.type, ref.count
 
+    def array_length(self, key: str) -> int:
+        """Number of the elements of an array; 0 if the key is missing. ModelFileError if it is none."""
+        return self.array_type(key)[1] if key in self else 0
+
     def raw_strings(self, key: str) -> list[bytes]:
         """The strings of an array as the bytes they are in the file."""
         if key not in self._types:

@@ -23,6 +23,7 @@ from corral.system.memory import kv_bytes_per_token
 SHOWN_ELEMENTS = 6
 SHOWN_CHARACTERS = 100
 TOKENS = "tokenizer.ggml.tokens"
+MERGES = "tokenizer.ggml.merges"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +122,7 @@ def _memory(file: GGUFFile, ctx_size: int, parallel: int) -> dict[str, Any]:
     except ModelFileError:  # an architecture without these keys
         per_token = None
     kv_cache = None if per_token is None or not tokens else per_token * tokens
-    processes = process_overhead(file.metadata.array_type(TOKENS)[1] if TOKENS in file.metadata else 0)
+    processes = process_overhead(file.metadata.array_length(TOKENS), file.metadata.array_length(MERGES))
     return {
         "ctx_size": tokens or None,
         "parallel": parallel,

@@ -310,6 +310,8 @@ def test_real_vocabularies(vocab_dir: Path, name: str, architecture: str, tokens
     with GGUFFile.open(vocab_dir / f"{name}.gguf") as file:
         assert file.architecture == architecture
         assert file.metadata.array_type("tokenizer.ggml.tokens") == (ValueType.STRING, tokens)
+        assert file.metadata.array_length("tokenizer.ggml.tokens") == tokens
+        assert file.metadata.array_length("no.such.key") == 0
         assert len(file.metadata["tokenizer.ggml.tokens"]) == tokens
         assert file.metadata["tokenizer.ggml.tokens"][-1] == last
         assert len(file.metadata["tokenizer.ggml.token_type"]) == tokens

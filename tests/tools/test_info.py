@@ -100,7 +100,7 @@ def test_memory(
     vocabulary = report["model"]["vocabulary"]
     assert memory["kv_bytes_per_token"] == KV_PER_TOKEN
     assert (memory["ctx_size"], memory["ctx_size_per_request"]) == (tokens, each)
-    assert memory["total"] == weights + KV_PER_TOKEN * tokens + process_overhead(vocabulary)
+    assert memory["total"] == weights + KV_PER_TOKEN * tokens + process_overhead(vocabulary, 0)
 
 
 def test_what_the_file_does_not_say_is_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,8 +74,10 @@ class Client(ABC):
         Raises:
             Unavailable: the engine failed to load, or died.
         """
+        gone = self._status.state == "failed"
         await self._settled.wait()
-        if self._status.ready is None or self._status.state == "failed":
+        # one that was ready, and is gone before the caller wakes up, was ready: see `lost`
+        if self._status.ready is None or gone:
             raise Unavailable(self._status.message)
         return self._status.ready
 

@@ -141,7 +141,7 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
         encoder=encoder,
         speculation=tuple(kind for kind in config.speculation if kind != "none" and pooling is None),
     )
-    return LoadedModel(engine, ready)
+    return LoadedModel(engine, ready, cache.check if cache else None)
 
 
 def _limits(config: EngineConfig, ctx: context.Context, num_blocks: int, step_tokens: int) -> Limits:

@@ -10,9 +10,10 @@ from typing import Protocol
 
 from corral.config import EngineConfig, ModelConfig
 from corral.engine.messages import Output, Ready, Stats, Status, ToEngine, ToServer
+from corral.errors import CorralError
 
-Inbox = SimpleQueue[ToEngine | None]
-"""Messages for the engine; None ends the loop."""
+Inbox = SimpleQueue[ToEngine | CorralError | None]
+"""Messages for the engine; None ends the loop, an error is raised by it."""
 Send = Callable[[Sequence[ToServer]], None]
 
 
@@ -44,6 +45,8 @@ class LoadedModel:
 
     engine: Engine
     ready: Ready
+    beside: Callable[[], None] | None = None
+    """To be run in a thread beside the steps; should it raise a CorralError, the engine must not go on."""
 
 
 Progress = Callable[[float, str], None]
@@ -52,7 +55,10 @@ Loader = Callable[[ModelConfig, EngineConfig, Progress], LoadedModel]
 
 
 def run(loaded: LoadedModel, inbox: Inbox, send: Send) -> None:
-    """Take in messages, step, send what is new; sleep while there is nothing to do. Returns at a None."""
+    """Say that it is ready, take in messages, step, send what is new; sleep while there is nothing to do.
+
+    Returns at a None.
+    """
     engine = loaded.engine
     reports = Reports(loaded)
     while True:
@@ -63,6 +69,8 @@ def run(loaded: LoadedModel, inbox: Inbox, send: Send) -> None:
         for message in _drain(inbox, wait=not engine.has_work):
             if message is None:
                 return
+            if isinstance(message, CorralError):
+                raise message
             news += engine.handle(message)
         news += engine.work()
         news += engine.step()
@@ -98,7 +106,7 @@ class Reports:
         return [Status(state="ready", progress=1.0, ready=self._loaded.ready, stats=stats)]
 
 
-def _drain(inbox: Inbox, wait: bool) -> list[ToEngine | None]:
+def _drain(inbox: Inbox, wait: bool) -> list[ToEngine | CorralError | None]:
     messages = [inbox.get()] if wait else []
     try:
         while True:

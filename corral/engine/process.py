@@ -61,6 +61,8 @@ def main(fd: int, load: Loader = load) -> int:
 
     try:
         loaded = load(model, config, _reporter(send))
+        if loaded.beside:
+            threading.Thread(target=_run_beside, args=(loaded.beside, inbox), daemon=True).start()
         loop.run(loaded, inbox, send)
     except (BrokenPipeError, ConnectionResetError):
         return 0
@@ -86,6 +88,13 @@ def _read(sock: socket.socket, inbox: loop.Inbox) -> None:
         log.exception("the server sent what is no frame")
         os._exit(1)
     os._exit(0)
+
+
+def _run_beside(work: Callable[[], None], inbox: loop.Inbox) -> None:
+    try:
+        work()
+    except CorralError as error:
+        inbox.put(error)
 
 
 def _reporter(send: loop.Send) -> Callable[[float, str], None]:

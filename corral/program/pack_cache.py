@@ -9,8 +9,10 @@ modification and of change stand for it, as in git's index: nobody can change a 
 back. A digest is not kept if the file changed in the last seconds, when times are too coarse.
 
 A file is written under another name, synced and renamed; who finds it checks its length, its header's own
-digest, and one page in so many. It is not read in full: what changes it afterwards, or stands in for it on
-purpose, gives wrong weights, never a wild read. The folder may be deleted at any time.
+digest, and one page in so many. The whole is read beside the first requests (`PackCache.check`): should its
+digest not be the one in the header, it is removed, and the engine starts again without it. What changes it
+later still, or stands in for it on purpose, gives wrong weights, never a wild read. The folder may be deleted
+at any time.
 """
 
 from __future__ import annotations
@@ -23,28 +25,43 @@ import os
 import stat
 import struct
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corral import __version__
+from corral.errors import Unavailable
 
-MAGIC = b"corral packed\n\x01\x00"
+MAGIC = b"corral packed\n\x02\x00"
 HEADER_BYTES = 4096
 """A page: what follows it can be mapped as it is."""
-_FIELDS = struct.Struct("<16sQ32s32s")
-"""Magic, bytes of the weights, key, digest of the sampled pages; the digest of these follows."""
+_FIELDS = struct.Struct("<16sQ32s32s32s")
+"""Magic, bytes of the weights, key, digests of the sampled pages and of all; the digest of these follows."""
 SAMPLES = 64
 PIECE_BYTES = 64 << 20
-"""Of a model file, that is digested by one thread."""
+"""Of a model file or of the weights, that is digested by one thread."""
 WRITE_BYTES = 8 << 20
+LEAST_PRIORITY = 19
+"""setpriority(2)"""
 SETTLED_NS = 3_000_000_000
 STALE_SECONDS = 60
+
+
+class _Found(NamedTuple):
+    """A file that is mapped."""
+
+    path: Path
+    inode: int
+    packed: NDArray[np.uint8]
+    digest: bytes
+    """That it should have."""
 
 
 def digest(*parts: bytes) -> bytes:
@@ -62,6 +79,7 @@ class PackCache:
         self.folder, self.sources, self.threads = folder, tuple(sources), threads
         self.notes: list[str] = []
         """What to tell the user: why nothing was found or kept, if that is not as it should be."""
+        self._found: _Found | None = None
 
     def path(self, layout: bytes) -> Path:
         """Where the weights of this layout (a digest) are or would be. Reads the model, if it must.
@@ -85,12 +103,36 @@ class PackCache:
             self.notes.append(f"--pack-cache {self.folder}: can't read: {error.strerror}; packing as usual")
             return None
         try:
-            return _mapped(fd, size, path.stem.encode())
+            packed, wanted = _mapped(fd, size, path.stem.encode())
+            self._found = _Found(path, os.fstat(fd).st_ino, packed, wanted)
+            return packed
         except (OSError, ValueError) as error:
             self.notes.append(f"--pack-cache: {path} is not used: {error}; packing as usual")
             return None
         finally:
             os.close(fd)
+
+    def check(self) -> None:
+        """Read all that was found, which may take as long as it likes: the thread gives way to all others.
+
+        Raises Unavailable if it is not what was packed; the file is removed, if that is allowed.
+        """
+        found = self._found
+        if found is None:
+            return
+        # the GIL is asked for once a piece: who has it must not be kept from the CPU for long
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_PRIORITY)
+        if weights_digest(found.packed) == found.digest:
+            return
+        try:
+            if found.path.stat().st_ino == found.inode:  # else somebody has put another in its place
+                found.path.unlink()
+            done = "removed"
+        except FileNotFoundError:
+            done = "removed"
+        except OSError as error:
+            done = f"remove it, as this user can't: {error.strerror}"
+        raise Unavailable(f"--pack-cache: {found.path} does not hold what was packed any more: {done}")
 
     def keep(self, layout: bytes, packed: NDArray[np.uint8], progress: Callable[[float], None]) -> bool:
         """Write the weights; whether they are there now. A failure is a note."""
@@ -99,7 +141,7 @@ class PackCache:
             self._tidy()
             path = self.path(layout)
             with self._replacing(path) as fd:
-                _write(fd, path.stem.encode(), packed, progress)
+                _write(fd, path.stem.encode(), packed, weights_digest(packed, self.threads), progress)
             return True
         except OSError as error:
             self.notes.append(
@@ -175,6 +217,19 @@ def content_digest(path: Path, threads: int = 1) -> bytes:
         return digest(struct.pack("<Q", size), *pool.map(piece, range(0, size, PIECE_BYTES)))
 
 
+def weights_digest(packed: NDArray[np.uint8], threads: int = 1) -> bytes:
+    """Of all packed weights, with some threads."""
+
+    def piece(start: int) -> bytes:
+        return blake2b(packed.data[start : start + PIECE_BYTES], digest_size=32).digest()
+
+    starts = range(0, packed.size, PIECE_BYTES)
+    if threads <= 1:
+        return digest(*map(piece, starts))
+    with ThreadPoolExecutor(threads) as pool:
+        return digest(*pool.map(piece, starts))
+
+
 def _identity(status: os.stat_result) -> bytes:
     # without the device: its number depends on the order of mounts
     numbers = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -187,13 +242,16 @@ def _samples(packed: NDArray[np.uint8]) -> bytes:
     return digest(*(packed[4096 * page : 4096 * (page + 1)].tobytes() for page in np.unique(pages)))
 
 
-def _header(key: bytes, packed: NDArray[np.uint8]) -> bytes:
-    fields = _FIELDS.pack(MAGIC, packed.size, digest(key), _samples(packed))
+def _header(key: bytes, packed: NDArray[np.uint8], whole: bytes) -> bytes:
+    fields = _FIELDS.pack(MAGIC, packed.size, digest(key), _samples(packed), whole)
     return (fields + digest(fields)).ljust(HEADER_BYTES, b"\0")
 
 
-def _mapped(fd: int, size: int, key: bytes) -> NDArray[np.uint8]:
-    """The weights in an open file. Raises ValueError, with what is wrong, or OSError."""
+def _mapped(fd: int, size: int, key: bytes) -> tuple[NDArray[np.uint8], bytes]:
+    """The weights in an open file, and the digest that they should have.
+
+    Raises ValueError, with what is wrong, or OSError.
+    """
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is no regular file")
@@ -201,18 +259,21 @@ def _mapped(fd: int, size: int, key: bytes) -> NDArray[np.uint8]:
         raise ValueError(f"it has {status.st_size} bytes, expected {HEADER_BYTES + size}")
     mapped = mmap.mmap(fd, HEADER_BYTES + size, mmap.MAP_SHARED, mmap.PROT_READ)
     packed = np.frombuffer(mapped, np.uint8, size, HEADER_BYTES)
-    if mapped[:HEADER_BYTES] != _header(key, packed):
+    whole: bytes = _FIELDS.unpack_from(mapped)[-1]
+    if mapped[:HEADER_BYTES] != _header(key, packed, whole):
         raise ValueError("its header does not match what it holds")
-    return packed
+    return packed, whole
 
 
-def _write(fd: int, key: bytes, packed: NDArray[np.uint8], progress: Callable[[float], None]) -> None:
+def _write(
+    fd: int, key: bytes, packed: NDArray[np.uint8], whole: bytes, progress: Callable[[float], None]
+) -> None:
     try:
         os.posix_fallocate(fd, 0, HEADER_BYTES + packed.size)  # a full disk is noticed now
     except OSError as error:
         if error.errno not in _NO_FALLOCATE:
             raise
-    _write_all(fd, memoryview(_header(key, packed)))
+    _write_all(fd, memoryview(_header(key, packed, whole)))
     data = packed.data
     for start in range(0, packed.size, WRITE_BYTES):
         _write_all(fd, data[start : start + WRITE_BYTES])

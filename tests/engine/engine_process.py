@@ -15,7 +15,7 @@ from corral.engine import process
 from corral.engine.engine import Engine
 from corral.engine.loop import LoadedModel, Progress
 from corral.engine.scheduler import Limits
-from corral.errors import OptionError
+from corral.errors import OptionError, Unavailable
 
 
 class SlowExecutor(FakeExecutor):
@@ -39,7 +39,11 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     limits = Limits(n_ctx=1024, num_blocks=64, parallel=config.parallel)
     # the process id, for the test
     ready = msgspec.structs.replace(READY, parallel=config.parallel, load_ms=os.getpid())
-    return LoadedModel(Engine(executor, TABLES, limits), ready)
+    return LoadedModel(Engine(executor, TABLES, limits), ready, damaged if model.path == "damaged" else None)
+
+
+def damaged() -> None:
+    raise Unavailable("the weights are damaged")
 
 
 if __name__ == "__main__":

@@ -246,3 +246,18 @@ asyncio.run(main())
         return not status.exists() or status.read_text().rsplit(")")[-1].split()[0] == "Z"
 
     await until(is_gone, seconds=1)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_what_is_found_out_beside_the_steps_ends_the_engine_and_is_its_reason(busy: bool) -> None:
+    """It has said that it is ready before: it was found fit once, and may be started again."""
+    async with running(process_client("damaged")) as client:
+        waiting = gather(client, Submit(id="a", prompt=prompt(5), sampling=LONG)) if busy else None
+        task = asyncio.create_task(waiting) if waiting else None
+        await client.wait_ready()
+        await asyncio.wait_for(client.lost.wait(), 5)
+        assert client.status.message == "the weights are damaged"
+        if task:
+            outputs = await task
+            assert outputs[-1].error is not None
+            assert (outputs[-1].error.status, outputs[-1].error.message) == (503, "the weights are damaged")

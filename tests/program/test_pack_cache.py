@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ pytest.importorskip("corral._native", reason="the extension is not built")
 from batches import logits_of
 from ops import QUANTIZED, Array, Model, assert_same_bits
 
+from corral.errors import Unavailable
 from corral.gguf.types import GGMLType
 from corral.program import native as native_module
 from corral.program import pack_cache as pack_cache_module
@@ -191,6 +193,55 @@ def test_a_damaged_file_is_told_of_and_replaced(source: Path, damage: str) -> No
     if damage != "folder":  # a rename does not replace one
         assert keep(cache)
         assert cache_of(source).find(LAYOUT, PACKED.size) is not None
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_damage_between_the_samples_is_found_by_the_check(
+    source: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr(pack_cache_module, "PIECE_BYTES", 100_000)
+    cache = PackCache(source.parent / "packs", [source], threads)
+    cache.check()  # nothing was found
+    large = np.random.default_rng(1).integers(0, 256, 200 * 4096).astype(np.uint8)
+    assert keep(cache, large)
+    path = cache.path(LAYOUT)
+    assert cache.find(LAYOUT, large.size) is not None
+    in_thread(cache.check)  # as it was
+    flipped(HEADER_BYTES + 4096)(path)  # in the second of 200 pages, of which 64 are sampled
+    other = cache_of(source)
+    assert other.find(LAYOUT, large.size) is not None
+    with pytest.raises(Unavailable, match=f"{path} does not hold what was packed any more: removed"):
+        in_thread(other.check)
+    assert not path.exists()
+    # the next start packs anew; who has the old file mapped leaves the new one alone
+    assert keep(cache_of(source), large)
+    with pytest.raises(Unavailable):
+        in_thread(other.check)
+    assert path.exists()
+
+
+def test_a_damaged_file_that_can_not_be_removed_is_told_of(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    cache = cache_of(source)
+    assert keep(cache)
+    found = cache.find(LAYOUT, PACKED.size)
+    assert found is not None
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with cache.path(LAYOUT).open("r+b") as file:  # in the pages that are mapped
+        file.seek(HEADER_BYTES + 5000)
+        file.write(bytes([PACKED[5000] ^ 1]))
+    with pytest.raises(Unavailable, match="remove it, as this user can't: Permission denied"):
+        in_thread(cache.check)
+
+
+def in_thread(check: Callable[[], None]) -> None:
+    """The check takes priority from its thread, for good."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(check).result()
 
 
 def test_the_file_of_another_key_is_not_used(source: Path) -> None:

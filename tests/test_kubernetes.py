@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from corral.tools import pull
 ROOT = Path(__file__).resolve().parent.parent / "deploy/kubernetes"
 FOLDERS = ("base", "autoscaling", "monitoring")
 FILES = sorted(ROOT.rglob("*.yaml"))
+PAGE = (ROOT.parent.parent / "docs/deploy.md").read_text(encoding="utf-8")
 VARIABLES = {name for flag in FLAGS for name in flag.env} | OTHER_VARIABLES.keys()
 
 
@@ -156,3 +159,61 @@ def test_the_autoscaler_counts_what_there_is() -> None:
     (series,) = re.findall('__name__="([^"]+)"', rule["seriesQuery"])
     assert series in {family.name for family in _llama_server(Stats(), (0.0, 0.0))}
     assert "LLAMA_ARG_ENDPOINT_METRICS" in SETTINGS
+
+
+# -- as kustomize puts them together -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kustomize() -> list[str]:
+    """The command that builds a folder."""
+    if shutil.which("kustomize"):
+        return ["kustomize", "build"]
+    if shutil.which("kubectl"):
+        version = subprocess.run(["kubectl", "version", "--client"], capture_output=True, text=True).stdout
+        if "Kustomize Version: v5" in version:
+            return ["kubectl", "kustomize"]
+    pytest.skip("neither kustomize nor a kubectl with version 5 of it is here")
+
+
+COMPONENTS = ["corral/deploy/kubernetes/autoscaling", "corral/deploy/kubernetes/monitoring"]
+OVERLAYS = {
+    "base": {"resources": ["corral/deploy/kubernetes/base"]},
+    "components": {"resources": ["corral/deploy/kubernetes/base"], "components": COMPONENTS},
+    "example": yaml.safe_load(re.findall("^```yaml\n(.+?)^```", PAGE, re.MULTILINE | re.DOTALL)[0]),
+}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_kustomize_builds(kustomize: list[str], tmp_path: Path, overlay: str) -> None:
+    """Beside a checkout, as docs/deploy.md says."""
+    shutil.copytree(ROOT, tmp_path / "corral/deploy/kubernetes")
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(OVERLAYS[overlay]), encoding="utf-8")
+    done = subprocess.run([*kustomize, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    built = {document["kind"]: document for document in yaml.safe_load_all(done.stdout)}
+    for kind, document in built.items():
+        if kind != "ServiceMonitor":
+            kubernetes_validate.validate(document, "1.34", strict=True)
+    more = {"HorizontalPodAutoscaler", "ServiceMonitor"} if overlay == "components" else set()
+    assert built.keys() - more == {
+        "ConfigMap", "Deployment", "PersistentVolumeClaim", "PodDisruptionBudget", "Service",
+    }  # fmt: skip
+    assert more <= built.keys()
+
+    pod = built["Deployment"]["spec"]["template"]["spec"]
+    example = OVERLAYS["example"]
+    image = (example if overlay == "example" else CONFIG)["images"][0]
+    for container in (*pod["containers"], *pod["initContainers"]):
+        assert container["image"] == f"{image['newName']}:{image['newTag']}"
+        # a name with a digest of the settings: other settings give new pods
+        assert container["envFrom"][0]["configMapRef"]["name"] == built["ConfigMap"]["metadata"]["name"]
+    assert re.fullmatch("corral-[a-z0-9]{10}", built["ConfigMap"]["metadata"]["name"])
+    settings = dict(SETTINGS)
+    if overlay == "example":
+        settings.update(line.split("=", 1) for line in example["configMapGenerator"][0]["literals"])
+        assert {document["metadata"]["namespace"] for document in built.values()} == {example["namespace"]}
+        assert pod["containers"][0]["resources"]["limits"] == {"cpu": "8", "memory": "8Gi"}
+    assert built["ConfigMap"]["data"] == settings
+    modes = ["ReadWriteMany"] if overlay == "components" else ["ReadWriteOnce"]
+    assert built["PersistentVolumeClaim"]["spec"]["accessModes"] == modes

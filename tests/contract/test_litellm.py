@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import warnings
@@ -40,7 +41,7 @@ PROVIDERS = [("openai/x", "/v1"), ("anthropic/x", "")]
 def _close_its_event_loop() -> Iterator[None]:
     """It makes one for this thread, even when used without asyncio, and leaves it open."""
     yield
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.suppress(RuntimeError):  # from Python 3.14 on there is none
         warnings.simplefilter("ignore", DeprecationWarning)
         asyncio.get_event_loop().close()
     asyncio.set_event_loop(None)

@@ -35,12 +35,18 @@ _LENIENT = {"lenient": True, "whitespace_pattern": SPACE}
 
 
 class Grammar:
-    """The rules collected so far. The methods return expressions, to be combined with spaces and `|`."""
+    """The rules collected so far. The methods return expressions, to be combined with spaces and `|`.
 
-    def __init__(self, tools: Tools, token: TokenId, *, thinks: bool = True) -> None:
+    `atoms`: what may be a control token inside of a longer marker.
+    """
+
+    def __init__(
+        self, tools: Tools, token: TokenId, *, thinks: bool = True, atoms: Iterable[str] = ()
+    ) -> None:
         self.tools = tools
         self.thinks = thinks
         self._token = token
+        self._atoms = [atom for atom in atoms if token(atom) is not None]
         self._rules: dict[str, str] = {}
         self._lead = ""
         self._not_at_start = ""
@@ -53,9 +59,17 @@ class Grammar:
         return json.dumps(text, ensure_ascii=False) if text else ""
 
     def marker(self, text: str) -> str:
-        """The text of a marker, or its token."""
+        """The text of a marker, or its token, or the tokens in it and the text between them."""
+        return " ".join(self._part(part) for part in self._parts(text))
+
+    def _part(self, text: str) -> str:
         id = self._token(text)
         return self.literal(text) if id is None else f"<[{id}]>"
+
+    def _parts(self, marker: str) -> list[str]:
+        if self._token(marker) is not None or not self._atoms:
+            return [marker]
+        return list(filter(None, re.split(f"({'|'.join(map(re.escape, self._atoms))})", marker)))
 
     def escaped(self, text: str) -> str:
         return escape(text)
@@ -70,11 +84,14 @@ class Grammar:
 
     def until(self, marker: str, *, first: bool = False) -> str:
         """Any text, and the marker after it. `first`: at the start of the reply, after any reasoning."""
-        text = self._text(first)
-        id = self._token(marker)
-        if id is not None:
-            return f"{text} <[{id}]>"
-        return self._rule("until", f"{text} {self.literal(marker)}", "[lazy]")
+        begin, *rest = self._parts(marker)
+        if self._token(begin) is not None:
+            found = f"{self._text(first)} {self._part(begin)}"
+        elif rest:  # a token comes next, so this is not the end of a text that only has `begin` in it
+            found = self._text(first, escape(begin))
+        else:
+            found = self._rule("until", f"{self._text(first)} {self.literal(begin)}", "[lazy]")
+        return " ".join([found, *map(self._part, rest)])
 
     def text(self, *, first: bool = False) -> str:
         """Any text, to the end of the reply or to a control token."""
@@ -134,7 +151,7 @@ class Grammar:
         """The reply begins with reasoning: certainly if the prompt has opened it, else perhaps."""
         if opened:
             self._lead = self.until(end)
-        elif self._token(start) is None:
+        elif self._token(self._parts(start)[0]) is None:
             begin = self._rule("think", f"/{SPACE}{escape(start)}/")
             self._lead = f"({begin} {self.until(end)})?"
             self._not_at_start = escape(start)
@@ -153,7 +170,7 @@ class Grammar:
             return f"/{SPACE}/ {call} {more}"
         more = f"({self.until(opening)} {body})* {self.text()}" if again else ""
         answer = ""
-        if self.answer and self._token(self.answer[0]) is not None:
+        if self.answer and self._token(self._parts(self.answer[0])[0]) is not None:
             begin, end = map(self.marker, self.answer)
             answer = f"| {begin} {self.text()} ({end} {self.text()})?"
         return f"({self.text(first=True)} {answer} | {self.until(opening, first=True)} {body} {more})"
@@ -162,18 +179,21 @@ class Grammar:
         rules = "\n".join(f"{name}: {rule}" for name, rule in self._rules.items())
         return f"%llguidance {{}}\nstart: {self._lead} {reply}\n{rules}\n"
 
-    def _text(self, first: bool) -> str:
+    def _text(self, first: bool, end: str = "") -> str:
+        """`end`: a regex of what it ends with."""
+        anything = f"/(?s:.*){end}/"
         if first and self._not_at_start:
-            anything = r"/(?s:.*)/"
-            return self._rule("FIRST", rf"{anything} & ~/{SPACE}{self._not_at_start}(?s:.*)/")
-        return self._rule("TEXT", r"/(?s:.*)/")
+            return self._rule(
+                "FIRST_UP" if end else "FIRST", rf"{anything} & ~/{SPACE}{self._not_at_start}(?s:.*)/"
+            )
+        return self._rule("UP_TO" if end else "TEXT", anything)
 
     def _rule(self, name: str, body: str, options: str = "") -> str:
         """The name of a rule with this body."""
         for known, rule in self._rules.items():
             if rule == body and known.endswith(options):
                 return known.removesuffix(options)
-        new = f"{name}{len(self._rules)}" if name.islower() else name
+        new = f"{name}{len(self._rules)}" if name.islower() or name in self._rules else name
         self._rules[new + options] = body
         return new
 

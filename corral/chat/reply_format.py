@@ -103,7 +103,7 @@ class ReplyFormat:
 
         `schema`: an answer is JSON of this schema. `thinks`: the reply may begin with reasoning.
         """
-        g = Grammar(tools or NO_TOOLS, token, thinks=thinks)
+        g = Grammar(tools or NO_TOOLS, token, thinks=thinks, atoms=self.tools.markers)
         if self.thinking and thinks:
             g.thinking(self.thinking.start, self.thinking.end, opened=opened)
         if self.answer:

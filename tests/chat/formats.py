@@ -112,6 +112,31 @@ Z = ZURICH[1]["query"]
 CALL = '{"name": "get_weather", "arguments": ' + A + "}"
 CALL_2 = '{"name": "search", "arguments": ' + B + "}"
 
+
+
+def dsml(language: str, block: str, *calls: str) -> str:
+    text = f"<#{block}>\n" + "\n".join(calls) + f"\n</#{block}>"
+    return text.replace("#", f"｜{language}｜")
+
+
+PARIS_ML = (
+    '<#invoke name="get_weather">\n<#parameter name="city" string="true">Paris</#parameter>\n'
+    '<#parameter name="days" string="false">3</#parameter>\n</#invoke>'
+)
+ZURICH_ML = (
+    f'<#invoke name="search">\n<#parameter name="query" string="true">{Z}</#parameter>\n'
+    '<#parameter name="exact" string="false">true</#parameter>\n</#invoke>'
+)
+GLM_PARIS = (
+    "<tool_call@>get_weather<tool_sep@>\n<arg_key@>city</arg_key@>\n<arg_value@>Paris</arg_value@>\n"
+    "<arg_key@>days</arg_key@>\n<arg_value@>3</arg_value@>\n</tool_call@>\n"
+)
+GLM_ZURICH = (
+    f"<tool_call@>search<tool_sep@>\n<arg_key@>query</arg_key@>\n<arg_value@>{Z}</arg_value@>\n"
+    "<arg_key@>exact</arg_key@>\n<arg_value@>true</arg_value@>\n</tool_call@>\n"
+)
+GLM_CALLS = "<tool_calls@>\n{}</tool_calls@>"
+
 EXAMPLES = [
     Example(
         "hermes",
@@ -255,17 +280,53 @@ EXAMPLES = [
     Example(
         "deepseek-v3.2",
         "｜DSML｜ function_calls>",
-        '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n'
-        '<｜DSML｜parameter name="city" string="true">Paris</｜DSML｜parameter>\n'
-        '<｜DSML｜parameter name="days" string="false">3</｜DSML｜parameter>\n'
-        "</｜DSML｜invoke>\n</｜DSML｜function_calls>",
-        '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n'
-        '<｜DSML｜parameter name="city" string="true">Paris</｜DSML｜parameter>\n'
-        '<｜DSML｜parameter name="days" string="false">3</｜DSML｜parameter>\n'
-        '</｜DSML｜invoke>\n<｜DSML｜invoke name="search">\n'
-        f'<｜DSML｜parameter name="query" string="true">{Z}</｜DSML｜parameter>\n'
-        '<｜DSML｜parameter name="exact" string="false">true</｜DSML｜parameter>\n'
-        "</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+        dsml("DSML", "function_calls", PARIS_ML),
+        dsml("DSML", "function_calls", PARIS_ML, ZURICH_ML),
+    ),
+    Example(
+        "deepseek-v4",
+        "｜DSML｜ tool_calls>",
+        dsml("DSML", "tool_calls", PARIS_ML),
+        dsml("DSML", "tool_calls", PARIS_ML, ZURICH_ML),
+    ),
+    Example(
+        "gigachat-3.5",
+        "｜GCML｜ tool_calls>",
+        dsml("GCML", "tool_calls", PARIS_ML),
+        dsml("GCML", "tool_calls", PARIS_ML, ZURICH_ML),
+    ),
+    Example(
+        "gigachat-3.1",
+        "<|role_sep|><|message_sep|><|function_call|>",
+        f"<|function_call|>{CALL}",
+        f"<|function_call|>{CALL}<|function_call|>{CALL_2}",
+    ),
+    Example(
+        "gigachat-3",
+        "<|role_sep|><|message_sep|>",
+        f"<|message_sep|>\n\nfunction call<|role_sep|>\n{CALL}",
+        f"<|message_sep|>\n\nfunction call<|role_sep|>\n{CALL}"
+        f"<|message_sep|>\n\nfunction call<|role_sep|>\n{CALL_2}",
+    ),
+    Example(
+        "nemotron-mini",
+        "<extra_id_1><tool> ",
+        f"<toolcall> {CALL} </toolcall>",
+        f"<toolcall> {CALL} </toolcall> <toolcall> {CALL_2} </toolcall>",
+    ),
+    Example(
+        "minicpm-5",
+        '<function name="<param name="',
+        '<function name="get_weather"><param name="city">Paris</param><param name="days">3</param></function>',
+        '<function name="get_weather"><param name="city">Paris</param><param name="days">3</param></function>\n'
+        f'<function name="search"><param name="query"><![CDATA[{Z}]]></param><param name="exact">true</param>'
+        "</function>",
+    ),
+    Example(
+        "hy3",
+        "<tool_sep{}><arg_key{}>:opensource",
+        GLM_CALLS.format(GLM_PARIS).replace("@", ":opensource"),
+        GLM_CALLS.format(GLM_PARIS + GLM_ZURICH).replace("@", ":opensource"),
     ),
     Example(
         "functiongemma",

@@ -46,10 +46,14 @@ class Vocabulary:
 
 def takes(
     format: ReplyFormat, text: str, control: bool, *, choice: Any = "auto", parallel: bool | None = None,
-    opened: bool = False, given: Tools | None = None,
+    opened: bool = False, given: Tools | None = None, tokens: Sequence[str] = (),
 ) -> str:  # fmt: skip
-    """What the text is to the grammar: "whole", a "beginning", or "wrong"."""
-    vocabulary = Vocabulary([m for m in dict.fromkeys(format.markers(tools=True)) if m] if control else [])
+    """What the text is to the grammar: "whole", a "beginning", or "wrong".
+
+    `control`: the markers are control tokens; `tokens`: these are.
+    """
+    markers = [m for m in dict.fromkeys(format.markers(tools=True)) if m] if control else []
+    vocabulary = Vocabulary(tokens or markers)
     lark = format.grammar(given or tools(choice, parallel), vocabulary.control.get, opened=opened)
     tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(vocabulary))
     matcher = llguidance.LLMatcher(tokenizer, llguidance.LLMatcher.grammar_from_lark(lark))
@@ -139,6 +143,27 @@ def test_parameters_have_their_types_and_the_required_ones_are_there(
     name: str, text: str, expected: str
 ) -> None:
     assert takes(ReplyFormat(tool_format(BY_NAME[name].template)), text, True, choice="required") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("deepseek-v3.2", ["｜DSML｜"]),
+        ("gigachat-3.5", ["｜GCML｜"]),
+        ("gigachat-3", ["<|message_sep|>", "<|role_sep|>"]),
+        ("gigachat-3", ["<|role_sep|>"]),
+        ("minicpm-5", ["<function", "</function>", "<param", "</param>"]),
+    ],
+)
+def test_tokens_inside_of_markers(name: str, tokens: Sequence[str]) -> None:
+    example = BY_NAME[name]
+    format = ReplyFormat(tool_format(example.template))
+    markup = example.several.replace("Paris", "</b> <i>") if name != "minicpm-5" else example.several
+    for choice in ("auto", "required"):
+        for text in (example.text, example.several, markup):
+            assert takes(format, text, False, choice=choice, tokens=tokens) == "whole"
+    assert takes(format, f"a < b </c>\n\n{example.text}", False, tokens=tokens) == "whole"
+    assert takes(format, example.text.replace("get_", "got_"), False, tokens=tokens) == "wrong"
 
 
 @every

@@ -12,7 +12,10 @@ from corral.chat.tools import Tools
 
 
 class TaggedJson(MarkedCalls):
-    """`closing` may be empty: the JSON's end is the end. `array`: the tags are around an array of calls."""
+    """`closing` may be empty: the JSON's end is the end. `array`: the tags are around an array of calls.
+
+    `atoms`: the control tokens in tags that have several.
+    """
 
     def __init__(
         self,
@@ -22,12 +25,13 @@ class TaggedJson(MarkedCalls):
         *,
         array: bool = False,
         keys: Keys = PLAIN,
+        atoms: tuple[str, ...] = (),
         found_by: tuple[tuple[str, ...], ...] | None = None,
     ) -> None:
         self.name, self.opening, self.closing = name, opening, closing
         self.array, self.keys, self.repeat = array, keys, not array
         self.found_by = ((opening,),) if found_by is None else found_by
-        self.markers = (opening, closing) if closing else (opening,)
+        self.markers = atoms or ((opening, closing) if closing else (opening,))
 
     def block(self, r: Reader, tools: Tools | None) -> Script[bool]:
         if not (yield from json_calls(r, tools, self.keys)):
@@ -66,6 +70,17 @@ APERTUS = TaggedJson(
 FIREFUNCTION = TaggedJson(
     "firefunction-v2", "functools", "", array=True, found_by=((" functools[",), ("functools[",))
 )
+NEMOTRON_MINI = TaggedJson("nemotron-mini", "<toolcall>", "</toolcall>", found_by=(("<extra_id_1>", "<tool> "),))
+"""Its template says nothing of calls, its model card does."""
+GIGACHAT_3 = TaggedJson(
+    "gigachat-3",
+    "<|message_sep|>\n\nfunction call<|role_sep|>\n",
+    "",
+    atoms=("<|message_sep|>", "<|role_sep|>"),
+    found_by=(("<|message_sep|>", "<|role_sep|>"),),
+)
+"""A call is a message of its own, by the role `function call`."""
+GIGACHAT_3_1 = TaggedJson("gigachat-3.1", "<|function_call|>", "")
 COMMAND_R7B = TaggedJson(
     "command-r7b",
     "<|START_ACTION|>",

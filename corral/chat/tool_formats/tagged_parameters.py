@@ -21,6 +21,7 @@ class TaggedParameters(MarkedCalls):
         closing
 
     `newlines`: a value has lines of its own. `typed`: a parameter says ` string="true"` or ` string="false"`.
+    `atom`: a part of the tags that may be a control token.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class TaggedParameters(MarkedCalls):
         section: bool = False,
         newlines: bool = False,
         typed: bool = False,
+        atom: str = "",
         found_by: tuple[tuple[str, ...], ...],
     ) -> None:
         self.name, self.opening, self.closing = name, opening, closing
@@ -41,7 +43,7 @@ class TaggedParameters(MarkedCalls):
         self.parameter, self.parameter_close, self.parameter_end = parameter
         self.repeat, self.newlines, self.typed = not section, newlines, typed
         self.found_by = found_by
-        self.markers = (opening, closing)
+        self.markers = (opening, closing, atom) if atom else (opening, closing)
 
     def block(self, r: Reader, tools: Tools | None) -> Script[bool]:
         calls = r.calls
@@ -71,15 +73,15 @@ class TaggedParameters(MarkedCalls):
         return f"{line} {calls} {line} {g.marker(self.closing)}"
 
     def _call(self, g: Grammar, tool: Tool, line: str) -> str:
-        parts = [g.literal(f"{self.function}{tool.name}{self.function_close}")]
+        parts = [g.marker(f"{self.function}{tool.name}{self.function_close}")]
         for key in tool.properties:
             value = value_grammar(g, tool, key, self.parameter_end, line if self.newlines else "")
             head = f"{self.parameter}{key}{self.parameter_close}"
             if self.typed:
                 head = f'{self.parameter}{key}" string="{str(tool.types_of(key) == {"string"}).lower()}">'
             optional = "" if key in tool.required else "?"
-            parts.append(f"({line} {g.literal(head)} {value}){optional}")
-        return " ".join([*parts, line, g.literal(self.function_end)])
+            parts.append(f"({line} {g.marker(head)} {value}){optional}")
+        return " ".join([*parts, line, g.marker(self.function_end)])
 
 
 QWEN3_CODER = TaggedParameters(
@@ -100,14 +102,16 @@ MINIMAX_M2 = TaggedParameters(
 )  # fmt: skip
 
 
-def _dsml(name: str, block: str) -> TaggedParameters:
+def _ml(name: str, language: str, block: str) -> TaggedParameters:
+    tag = f"｜{language}｜"
     return TaggedParameters(
-        name, f"<｜DSML｜{block}>", f"</｜DSML｜{block}>",
-        ('<｜DSML｜invoke name="', '">', "</｜DSML｜invoke>"),
-        ('<｜DSML｜parameter name="', ">", "</｜DSML｜parameter>"),
-        section=True, typed=True, found_by=(("｜DSML｜", f"{block}>"),),
+        name, f"<{tag}{block}>", f"</{tag}{block}>",
+        (f'<{tag}invoke name="', '">', f"</{tag}invoke>"),
+        (f'<{tag}parameter name="', ">", f"</{tag}parameter>"),
+        section=True, typed=True, atom=tag, found_by=((tag, f"{block}>"),),
     )  # fmt: skip
 
 
-DEEPSEEK_V3_2 = _dsml("deepseek-v3.2", "function_calls")
-DEEPSEEK_V4 = _dsml("deepseek-v4", "tool_calls")
+DEEPSEEK_V3_2 = _ml("deepseek-v3.2", "DSML", "function_calls")
+DEEPSEEK_V4 = _ml("deepseek-v4", "DSML", "tool_calls")
+GIGACHAT_3_5 = _ml("gigachat-3.5", "GCML", "tool_calls")

@@ -133,6 +133,8 @@ class ChatTemplate:
         if "functions" in self._names and "tools" not in self._names:  # FireFunction's own names
             variables.setdefault("functions", tojson([t["function"] for t in tools or ()], indent=4))
             variables.setdefault("datetime", strftime_now("%b %d %Y %H:%M:%S"))
+        if "xml_tools" in self._names and "tools" not in self._names:  # SmolLM3's
+            variables.setdefault("xml_tools", [t["function"] for t in tools or ()])
         pieces: list[str] = []
         try:
             with self._env.spending(budget):

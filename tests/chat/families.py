@@ -246,7 +246,14 @@ FAMILIES: dict[str, Family] = {
         format="lfm2",
     ),
     "hermes-2-pro": Family(**CHATML, tools=CHATML_TOOLS, call=HERMES_CALL, format="hermes"),
-    "smollm-3": Family(**CHATML, opens=THINK_SWITCH, thinking="<think>"),
+    "smollm-3": Family(
+        **CHATML,
+        start="{% if xml_tools %}<|im_start|>system\n<tools>{{ xml_tools | tojson }}</tools>\n"
+        "<tool_call>...</tool_call><|im_end|>\n{% endif %}",
+        opens=THINK_SWITCH,
+        format="hermes",
+        thinking="<think>",
+    ),
     "llama-2": Family(**INST, alternates=True),
     "llama-3": Family(**LLAMA_3),
     "llama-3.1": Family(
@@ -298,6 +305,65 @@ FAMILIES: dict[str, Family] = {
         thinking="[THINK]",
     ),
     "gemma-2": Family(**GEMMA, alternates=True),
+    "gigachat-3": Family(
+        system="system<|role_sep|>\n{}<|message_sep|>\n\n",
+        user="user<|role_sep|>\n{}<|message_sep|>\n\n",
+        assistant="assistant<|role_sep|>\n{}<|message_sep|>\n\n",
+        result="function result<|role_sep|>\n{}<|message_sep|>\n\n",
+        generation="assistant<|role_sep|>\n",
+        start="{{ bos_token }}",
+        first_system_only=True,
+        tools="function descriptions<|role_sep|>\n{{ tools | tojson }}<|message_sep|>\n\n",
+        call='<|message_sep|>\n\nfunction call<|role_sep|>\n{"name": "{{ f.name }}", "arguments": {{ '
+        + ARGS
+        + " }}}",
+        one_call=True,
+        format="gigachat-3",
+    ),
+    "gigachat-3.1": Family(
+        system="system<|role_sep|>\n{}<|message_sep|>\n\n",
+        user="user<|role_sep|>\n{}<|message_sep|>\n\n",
+        assistant="assistant<|role_sep|>\n{}<|message_sep|>\n\n",
+        result="function result<|role_sep|>\n{}<|message_sep|>\n\n",
+        generation="assistant<|role_sep|>\n",
+        tools="function descriptions<|role_sep|>\n{{ tools | tojson }}<|message_sep|>\n\n",
+        call='<|function_call|>{"name": "{{ f.name }}", "arguments": {{ ' + ARGS + " }}}",
+        one_call=True,
+        format="gigachat-3.1",
+    ),
+    "minicpm-5": Family(
+        **CHATML,
+        tools="<|im_start|>system\n# Tools\n{{ tools | tojson }}<|im_end|>\n",
+        call='<function name="{{ f.name }}">' + parameters('<param name="K">V</param>') + "</function>",
+        opens=THINK_SWITCH,
+        format="minicpm-5",
+        thinking="<think>",
+    ),
+    "hy3": Family(
+        system="{}",
+        user="<｜hy_User:opensource｜>{}",
+        assistant="<｜hy_Assistant:opensource｜>{}<｜hy_eos:opensource｜>",
+        result="<tool_response:opensource>\n{}\n</tool_response:opensource>\n",
+        generation="<｜hy_Assistant:opensource｜>",
+        start="{% set tag = ':opensource' %}",
+        tools="# Tools\n{{ tools | tojson }}",
+        call="{{ '<tool_calls{}>\n<tool_call{}>{}<tool_sep{}>\n'.format(tag, tag, f.name, tag) }}"
+        + "{% for k, v in f.arguments.items() %}"
+        + "{{ '<arg_key{}>{}</arg_key{}>\n<arg_value{}>{}</arg_value{}>\n'.format(tag, k, tag, tag, v, tag) }}"
+        + "{% endfor %}{{ '</tool_call{}>\n</tool_calls{}>'.format(tag, tag) }}",
+        opens="{{ '<think{}></think{}>'.format(tag, tag) }}",
+        format="hy3",
+        thinking="<think:opensource>",
+    ),
+    "nemotron-mini": Family(
+        system="<extra_id_0>System\n{}\n",
+        user="<extra_id_1>User\n{}\n",
+        assistant="<extra_id_1>Assistant\n{}\n",
+        result="<extra_id_1>Tool\n{}\n",
+        generation="<extra_id_1>Assistant\n",
+        tools="{% for t in tools %}<tool> {{ t | tojson }} </tool>{% endfor %}",
+        format="nemotron-mini",
+    ),
     "functiongemma": Family(
         **(GEMMA | {"system": "<start_of_turn>developer\n{}<end_of_turn>\n"}),
         result="<start_of_turn>developer\n<start_function_response>{}<end_function_response><end_of_turn>\n",

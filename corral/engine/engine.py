@@ -34,7 +34,7 @@ from corral.engine.messages import (
     ToServer,
 )
 from corral.engine.output import TextStream, TextTables
-from corral.engine.request import Request
+from corral.engine.request import Request, State
 from corral.engine.scheduler import Limits, Part, Scheduler, total_work
 from corral.engine.slot_files import Job, SlotFiles
 from corral.errors import (
@@ -46,7 +46,7 @@ from corral.errors import (
     RequestError,
 )
 from corral.program.batch import Batch, Executor, Float32
-from corral.sampling.chain import Chain
+from corral.sampling.chain import Chain, LogProbs, prompt_log_probs
 from corral.sampling.check import check_params
 from corral.sampling.constraint import Grammars, Matcher
 
@@ -210,6 +210,7 @@ class Engine:
         """Compute the next batch, sample, and return what is new."""
         outputs = self._take_compiled() + self._expire()
         parts = self.scheduler.schedule()
+        to_tell = [len(part.to_tell) for part in parts]
         if not parts:
             if self._compiling and not outputs:
                 self._compiling.wait(COMPILE_POLL_SECONDS)
@@ -225,11 +226,13 @@ class Engine:
         for part in parts:
             self.scheduler.computed(part.request, part.num_new)
         row = 0
-        for part in parts:
-            if part.request.num_todo == 0:
-                rows = logits[row : row + 1 + len(part.draft)]
-                row += len(rows)
-                outputs.append(self._advance(part, rows, now))
+        for part, count in zip(parts, to_tell, strict=True):
+            rows = logits[row : row + count + (1 + len(part.draft) if part.request.num_todo == 0 else 0)]
+            row += len(rows)
+            if count:
+                outputs.append(self._tell(part.request, rows[:count]))
+            if len(rows) > count and part.request.state is State.RUNNING:
+                outputs.append(self._advance(part, rows[count:], now))
         assert row == len(logits), f"{len(logits)} rows of logits for {row} places"
         return outputs
 
@@ -385,6 +388,19 @@ class Engine:
             if part.request.submit.progress and not part.request.num_generated
         ]
 
+    def _tell(self, request: Request, rows: Float32) -> Output:
+        """How likely the next prompt tokens are that have not been told of, by the logits of those before."""
+        first = request.num_told
+        try:
+            infos = [
+                self._info(request, token, prompt_log_probs(row, token, request.submit.sampling.n_probs))
+                for row, token in zip(rows, request.tokens[first : first + len(rows)], strict=True)
+            ]
+        except Exception as error:
+            return self._fail(request, error)
+        request.num_told += len(infos)
+        return Output(id=request.id, prompt_infos=infos, id_slot=request.slot)
+
     def _advance(self, part: Part, rows: Float32, now: float) -> Output:
         """Sample from the logits [1 + guesses, V] of a request's last token and of those that were guessed.
 
@@ -471,18 +487,19 @@ class Engine:
 
     def _infos(self, request: Request, token: int) -> list[TokenInfo]:
         probs = request.chain.log_probs(token)
-        if probs is None:
-            return []
+        return [] if probs is None else [self._info(request, token, probs)]
+
+    def _info(self, request: Request, token: int, probs: LogProbs) -> TokenInfo:
         piece = request.text.piece
         top = [TopToken(other, piece(other), value) for other, value in probs.top]
-        return [TokenInfo(token, piece(token), probs.chosen, top, probs.post_sampling)]
+        return TokenInfo(token, piece(token), probs.chosen, top, probs.post_sampling)
 
     def _count_prompt(self, request: Request, now: float) -> None:
         assert request.started is not None
         request.first_token = now
         self._counters.prompt_tokens += request.num_prompt - request.num_cached
         self._counters.cached_tokens += request.num_cached
-        if request.submit.cache_prompt:
+        if request.shares_prefix:
             self._counters.cache_hits += request.num_cached > 0
             self._counters.cache_misses += request.num_cached == 0
         self._counters.prompt_ms += 1e3 * (now - request.started)
@@ -561,6 +578,7 @@ def build_batch(parts: Sequence[Part]) -> Batch:
     logit_rows: list[int] = []
     for part, start, end, table in zip(parts, starts, ends, block_tables, strict=True):
         table[: len(part.request.block_table)] = part.request.block_table
+        logit_rows += range(len(tokens) + part.to_tell.start - start, len(tokens) + part.to_tell.stop - start)
         tokens += part.request.tokens[start:end]
         if end == part.request.num_tokens:
             logit_rows += range(len(tokens) - 1, len(tokens) + len(part.draft))

@@ -47,6 +47,9 @@ CACHE_TYPES: dict[CacheTypeName, CacheType] = {
 """What a type that was asked for is kept as: bf16 has the size of f16; fewer bits than 8 there are none."""
 MOST_DRAFT_TOKENS = 64
 """Guesses in one step, of all sequences: their logits take memory."""
+PROMPT_LOGITS = 16 << 20
+MOST_PROMPT_ROWS = 64
+"""Bytes and rows of logits in one step for the probabilities of prompts."""
 SOFTMAX_RANKS = ("qwen3", "qwen3vl")
 """Architectures whose rankers score by the probability of the first label, not by its number."""
 IDLE_STEP_SECONDS = 0.5
@@ -90,7 +93,7 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
         progress(share, f"loading {model.path}")
 
     cache = PackCache(Path(model.pack_cache), file.paths, threads.threads) if model.pack_cache else None
-    step = _step_shape(config, pooling, ctx.n_ctx if program.whole else 0)
+    step = _step_shape(config, program, pooling, ctx.n_ctx if program.whole else 0)
     executor = _open_executor(
         program, file, config, threads.threads, step, cache_types, cache, progress_of_weights
     )
@@ -120,7 +123,7 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
         engine = Engine(
             executor,
             text,
-            _limits(config, ctx, num_blocks, step.tokens),
+            _limits(config, ctx, num_blocks, step.tokens, _prompt_rows(program)),
             draft=_draft(config),
             slot_files=_slot_files(file, config, executor),
         )
@@ -144,7 +147,9 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     return LoadedModel(engine, ready, cache.check if cache else None)
 
 
-def _limits(config: EngineConfig, ctx: context.Context, num_blocks: int, step_tokens: int) -> Limits:
+def _limits(
+    config: EngineConfig, ctx: context.Context, num_blocks: int, step_tokens: int, prompt_rows: int
+) -> Limits:
     return Limits(
         n_ctx=ctx.n_ctx,
         num_blocks=num_blocks,
@@ -158,6 +163,7 @@ def _limits(config: EngineConfig, ctx: context.Context, num_blocks: int, step_to
         queue_seconds=config.queue_timeout or UNBOUNDED,
         context_shift=config.context_shift,
         draft_tokens=_draft_tokens(config),
+        prompt_rows=prompt_rows,
     )
 
 
@@ -191,6 +197,11 @@ def _draft_tokens(config: EngineConfig) -> int:
     return min(params.most * config.parallel, MOST_DRAFT_TOKENS) if params else 0
 
 
+def _prompt_rows(program: Program) -> int:
+    """Most tokens of prompts in one step whose probabilities are asked for."""
+    return max(1, min(MOST_PROMPT_ROWS, PROMPT_LOGITS // (4 * program.vocab_size)))
+
+
 class StepShape(NamedTuple):
     tokens: int
     """T: the most."""
@@ -198,11 +209,14 @@ class StepShape(NamedTuple):
     """S: the most."""
 
 
-def _step_shape(config: EngineConfig, pooling: Pooling | None, whole: int = 0) -> StepShape:
+def _step_shape(
+    config: EngineConfig, program: Program, pooling: Pooling | None, whole: int = 0
+) -> StepShape:
     """The largest step; a text of `whole` tokens must fit."""
     tokens = max(min(config.batch_size, config.ubatch_size), whole)
     if pooling is None:
-        return StepShape(tokens, config.parallel + _draft_tokens(config))
+        # a step that has prompts has no guesses
+        return StepShape(tokens, config.parallel + max(_draft_tokens(config), _prompt_rows(program)))
     return StepShape(tokens, tokens if pooling in ("none", "mean") else min(tokens, MOST_SEQUENCES))
 
 
@@ -271,10 +285,11 @@ def _plan_memory(
     """
 
     def buffers(whole: int = 0) -> int:
-        return _buffer_bytes(program, file, config, threads, _step_shape(config, pooling, whole))
+        shape = _step_shape(config, program, pooling, whole)
+        return _buffer_bytes(program, file, config, threads, shape)
 
     kv_bytes = kv_bytes_per_block(program, cache_types)
-    step_tokens = _step_shape(config, pooling).tokens
+    step_tokens = _step_shape(config, program, pooling).tokens
     per_token = 0
     if program.whole:
         least = -(-step_tokens // PAGED_TOKENS) * PAGED_TOKENS

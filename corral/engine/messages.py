@@ -59,6 +59,8 @@ class Submit(msgspec.Struct, tag="submit", frozen=True, kw_only=True, omit_defau
     """Give `timings` with every Output, not with the last one only."""
     progress: bool = False
     """Give an Output with `progress` for every step of the prompt."""
+    prompt_probs: bool = False
+    """Give `prompt_infos`, with `sampling.n_probs` alternatives. All of the prompt is computed."""
 
 
 class Cancel(msgspec.Struct, tag="cancel", frozen=True):
@@ -143,6 +145,8 @@ class Output(msgspec.Struct, tag="output", frozen=True, kw_only=True, omit_defau
     """Ids sampled since the last Output; their text may still be held back."""
     infos: list[TokenInfo] = []
     """One per token, when the request asked for probabilities."""
+    prompt_infos: list[TokenInfo] = []
+    """The same for tokens of the prompt: those behind the ones of the last Output, from the second one on."""
     finish_reason: FinishReason | None = None
     stop_type: Literal["none", "eos", "word", "limit"] = "none"
     stopping_word: str = ""

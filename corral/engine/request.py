@@ -55,6 +55,8 @@ class Request:
     """Tokens that context shifts took out."""
     has_line_break: bool = False
     """In what was generated."""
+    num_told: int = 1
+    """Prompt tokens whose probabilities were given; nothing is before the first, so it has none."""
 
     # Seconds on the engine's clock; None until it happened.
     submitted: float = 0.0
@@ -86,6 +88,23 @@ class Request:
     @property
     def num_todo(self) -> int:
         return len(self.tokens) - self.num_computed_tokens
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether it may begin behind what others have computed."""
+        return self.submit.cache_prompt and not self.submit.prompt_probs
+
+    def to_tell(self, num_new: int) -> range:
+        """Of the next `num_new` tokens, by place, those whose logits say how likely a prompt token was."""
+        if not self.submit.prompt_probs:
+            return range(0)
+        start = self.num_computed_tokens
+        return range(max(start, self.num_told - 1), min(start + num_new, self.num_prompt - 1))
+
+    def with_rows(self, num_new: int, rows: int) -> int:
+        """As many of the next `num_new` tokens as need no more than `rows` rows of logits `to_tell`."""
+        places = self.to_tell(num_new)
+        return num_new if len(places) <= rows else places.start + rows - self.num_computed_tokens
 
     def blocks_lacking(self, num_tokens: int) -> int:
         """Blocks to add to the block table before it has a place for `num_tokens` tokens."""

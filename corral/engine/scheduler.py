@@ -54,6 +54,8 @@ class Limits:
     """The same when there are only prompts: for how long nobody can come in or go."""
     draft_tokens: int = 0
     """Most tokens that are guessed in one step."""
+    prompt_rows: int = 16
+    """Most tokens of prompts in one step whose logits are wanted."""
     max_queue: int = 1 << 30
     """Requests that may wait for their turn."""
     max_queue_tokens: int = 1 << 40
@@ -84,6 +86,11 @@ class Part(NamedTuple):
     request: Request
     num_new: int
     draft: Sequence[int] = ()
+
+    @property
+    def to_tell(self) -> range:
+        """The places of prompt tokens whose logits are wanted."""
+        return self.request.to_tell(self.num_new)
 
     @property
     def work(self) -> Work:
@@ -215,16 +222,19 @@ class Scheduler:
         if counts:
             seconds = max(limits.step_seconds - spent, spent * PROMPT_SHARE / (1 - PROMPT_SHARE))
         budget = limits.step_tokens - len(counts)
-        oldest = ready[0]
+        oldest, rows = ready[0], limits.prompt_rows
         kept_seconds, kept_tokens, least = OLDEST_SHARE * seconds, math.ceil(OLDEST_SHARE * budget), 0
+        kept_rows = math.ceil(OLDEST_SHARE * rows) if oldest.submit.prompt_probs else 0
         for request in sorted(ready, key=_todo):
             if request is oldest:
-                kept_seconds, kept_tokens, least = 0.0, 0, 1
+                kept_seconds, kept_tokens, kept_rows, least = 0.0, 0, 0, 1
             within = pace.tokens_within(seconds - kept_seconds, request.num_computed_tokens)
             most = min(request.num_todo, limits.chunk_tokens, budget - kept_tokens)
+            most = request.with_rows(most, rows - kept_rows)
             count = min(most, max(within, least))
             least = 0
             if count > 0:
+                rows -= len(request.to_tell(count))
                 counts[request] = count
                 budget -= count
                 work = Work.of(request.num_computed_tokens, count)
@@ -232,7 +242,7 @@ class Scheduler:
 
     def _skip_computed(self, request: Request) -> bool:
         """Take over what others have computed meanwhile; False while an older one is at the next block."""
-        if not request.submit.cache_prompt:
+        if not request.shares_prefix:
             return True
         while (i := self._next_block(request)) is not None:
             block = self.pool.find(request.digests[i])
@@ -311,7 +321,7 @@ class Scheduler:
         return True
 
     def _find_prefix(self, request: Request) -> list[int]:
-        if not request.submit.cache_prompt:
+        if not request.shares_prefix:
             return []
         self.hash.extend(request.digests, request.tokens)
         return self.pool.find_prefix(request.digests[: _shareable(request)])

@@ -162,6 +162,14 @@ def plan(params: SamplingParams) -> list[Sampler]:
     return active
 
 
+def prompt_log_probs(row: Float32, token: int, count: int) -> LogProbs:
+    """The same for a token that was not sampled, given the logits [V] of what is before it. InternalError."""
+    logits = Logits(row)
+    if not logits.all_finite:
+        raise InternalError("the model's logits for a token of the prompt are not finite numbers")
+    return log_probs(logits, token, count)
+
+
 def log_probs(row: Logits, chosen: int, count: int) -> LogProbs:
     """Log probabilities of a token and of the `count` most likely ones."""
     log_mass = row.log_mass()

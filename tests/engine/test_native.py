@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from fake_executor import run
 from toy_model import TRAIN_CTX, write_toy_model
@@ -69,6 +70,21 @@ def test_in_a_crowd(toy: str, alone: dict[str, list[TokenInfo]], threads: int, c
     engine = engine_of(toy, threads=threads, ubatch_size=chunk, ctx_size=8 * TRAIN_CTX)
     outputs = run(engine, CROWD[:3] + REQUESTS + CROWD[3:])
     assert {id: logits_of(outputs[id]) for id in alone} == alone
+
+
+def test_as_a_prompt(toy: str, alone: dict[str, list[TokenInfo]]) -> None:
+    """What a text's tokens were when they were generated, they are when they are given."""
+    asked = [
+        msgspec.structs.replace(
+            submit, prompt=[*submit.prompt, *(info.id for info in alone[submit.id])], max_tokens=0,
+            prompt_probs=True,
+        )
+        for submit in REQUESTS
+    ]  # fmt: skip
+    outputs = run(engine_of(toy, ctx_size=8 * TRAIN_CTX), CROWD[:3] + asked + CROWD[3:])
+    for submit in REQUESTS:
+        infos = [info for output in outputs[submit.id] for info in output.prompt_infos]
+        assert infos[len(submit.prompt) - 1 :] == alone[submit.id]
 
 
 def test_preempted(toy: str, alone: dict[str, list[TokenInfo]]) -> None:

@@ -51,7 +51,7 @@ THINKING: Sequence[Thinking] = (
     Thinking("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
     Thinking("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker
     Thinking("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]", ("[BEGIN FINAL RESPONSE]",)),  # Apriel
-    Thinking("<think:opensource>", "</think:opensource>", found_by=("<think{}>", "<think:opensource>")),  # Hy3
+    Thinking("<think:opensource>", "</think:opensource>", ("<think{}>", "<think:opensource>")),  # Hy3
     Thinking("<thought>", "</thought>"),  # EXAONE Deep
     Thinking("<reasoning>", "</reasoning>"),
     Thinking(

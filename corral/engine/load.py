@@ -209,9 +209,7 @@ class StepShape(NamedTuple):
     """S: the most."""
 
 
-def _step_shape(
-    config: EngineConfig, program: Program, pooling: Pooling | None, whole: int = 0
-) -> StepShape:
+def _step_shape(config: EngineConfig, program: Program, pooling: Pooling | None, whole: int = 0) -> StepShape:
     """The largest step; a text of `whole` tokens must fit."""
     tokens = max(min(config.batch_size, config.ubatch_size), whole)
     if pooling is None:

@@ -186,7 +186,9 @@ DIFFERS: Mapping[str, str] = {
     "functions": "Ignored there: 501 here, as the model would not know of them.",
     "reasoning_control": "Not built yet: 501.",
     "logprobs": "`/v1/completions` has OpenAI's older form too, in the same object.",
-    "echo": "Not known there. Not with `logprobs`, 501: the probabilities of a prompt are not computed.",
+    "echo": "Not known there. With `logprobs`, the prompt's tokens are the first of `tokens`, "
+    "`token_logprobs` (of the very first: null), `top_logprobs` and `text_offset`, at most 524288 "
+    "probabilities in a response; all of the prompt is computed, whatever is in the cache.",
     "suffix": "Not known there.",
     "best_of": "Not known there.",
     "previous_response_id": "400 there: it keeps no responses.",

@@ -28,6 +28,8 @@ class Reply:
 
     text: list[str] = field(default_factory=list)
     infos: list[TokenInfo] = field(default_factory=list)
+    prompt_infos: list[TokenInfo] = field(default_factory=list)
+    """The same of the prompt's tokens, where they were asked for."""
     tokens: list[int] = field(default_factory=list)
     finish_reason: str | None = None
     timings: Timings = Timings()  # noqa: RUF009  (frozen)
@@ -43,6 +45,7 @@ class Reply:
     def add(self, output: Output) -> None:
         self.text.append(output.text)
         self.infos += output.infos
+        self.prompt_infos += output.prompt_infos
         self.tokens += output.tokens
         self.last = output
         if output.finish_reason is not None:
@@ -55,6 +58,10 @@ class Reply:
     def take_infos(self) -> list[TokenInfo]:
         infos, self.infos = self.infos, []
         self.taken += sum(len(i.piece) for i in infos)
+        return infos
+
+    def take_prompt_infos(self) -> list[TokenInfo]:
+        infos, self.prompt_infos = self.prompt_infos, []
         return infos
 
     def _drop_stop_word(self) -> None:

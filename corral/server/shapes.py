@@ -95,8 +95,8 @@ class CompletionLogprobs(ChatLogprobs):
     """llama-server's form and OpenAI's older one in one object."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 

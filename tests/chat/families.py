@@ -349,7 +349,8 @@ FAMILIES: dict[str, Family] = {
         tools="# Tools\n{{ tools | tojson }}",
         call="{{ '<tool_calls{}>\n<tool_call{}>{}<tool_sep{}>\n'.format(tag, tag, f.name, tag) }}"
         + "{% for k, v in f.arguments.items() %}"
-        + "{{ '<arg_key{}>{}</arg_key{}>\n<arg_value{}>{}</arg_value{}>\n'.format(tag, k, tag, tag, v, tag) }}"
+        + "{{ '<arg_key{}>{}</arg_key{}>\n'.format(tag, k, tag) }}"
+        + "{{ '<arg_value{}>{}</arg_value{}>\n'.format(tag, v, tag) }}"
         + "{% endfor %}{{ '</tool_call{}>\n</tool_calls{}>'.format(tag, tag) }}",
         opens="{{ '<think{}></think{}>'.format(tag, tag) }}",
         format="hy3",

@@ -113,7 +113,6 @@ CALL = '{"name": "get_weather", "arguments": ' + A + "}"
 CALL_2 = '{"name": "search", "arguments": ' + B + "}"
 
 
-
 def dsml(language: str, block: str, *calls: str) -> str:
     text = f"<#{block}>\n" + "\n".join(calls) + f"\n</#{block}>"
     return text.replace("#", f"｜{language}｜")
@@ -134,6 +133,9 @@ GLM_PARIS = (
 GLM_ZURICH = (
     f"<tool_call@>search<tool_sep@>\n<arg_key@>query</arg_key@>\n<arg_value@>{Z}</arg_value@>\n"
     "<arg_key@>exact</arg_key@>\n<arg_value@>true</arg_value@>\n</tool_call@>\n"
+)
+CPM_PARIS = (
+    '<function name="get_weather"><param name="city">Paris</param><param name="days">3</param></function>'
 )
 GLM_CALLS = "<tool_calls@>\n{}</tool_calls@>"
 
@@ -317,9 +319,9 @@ EXAMPLES = [
     Example(
         "minicpm-5",
         '<function name="<param name="',
-        '<function name="get_weather"><param name="city">Paris</param><param name="days">3</param></function>',
-        '<function name="get_weather"><param name="city">Paris</param><param name="days">3</param></function>\n'
-        f'<function name="search"><param name="query"><![CDATA[{Z}]]></param><param name="exact">true</param>'
+        CPM_PARIS,
+        CPM_PARIS + '\n<function name="search">'
+        f'<param name="query"><![CDATA[{Z}]]></param><param name="exact">true</param>'
         "</function>",
     ),
     Example(

@@ -1,4 +1,4 @@
-"""The log probabilities of a prompt's tokens, as they are asked for with `echo`: the same however it is cut."""
+"""The log probabilities of a prompt's tokens (`echo`): the same however it is cut."""
 
 from __future__ import annotations
 

@@ -42,6 +42,9 @@ READY = Ready(
 )
 
 
+HALVES = [TopToken(7, b"\xc3", -1.0), TopToken(8, b"\xa9", -2.0)]
+
+
 class FakeEngine:
     """Says the given words, one an output. An Output among them is given as it is, an exception is raised.
 
@@ -69,6 +72,10 @@ class FakeEngine:
         self.submits.append(submit)
         done = False
         try:
+            if submit.prompt_probs:  # two outputs, and half a character among the alternatives
+                tokens = [TokenInfo(t, chr(t).encode(), -float(t), HALVES) for t in submit.prompt[1:]]
+                for infos in (tokens[:1], tokens[1:]):
+                    yield Output(id=submit.id, prompt_infos=infos)
             for i, word in enumerate(self.words):
                 await asyncio.sleep(0)
                 if i == self.hold:

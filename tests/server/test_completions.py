@@ -12,6 +12,7 @@ import pytest
 from fake_engine import FakeEngine, FakeTokenizer, fake_state
 
 from corral.engine.messages import INPUTS_AT_ONCE, Output, Progress, Submit, Timings, TokenInfo
+from corral.server.reply import LOWEST
 from corral.tokenizer.special_ids import SpecialIds
 
 URL = "/v1/completions"
@@ -117,7 +118,13 @@ async def test_n_choices_of_each_prompt(client: httpx.AsyncClient, engine: FakeE
         ({"prompt": ["a"] * 1025}, 400, "at most 1024 prompts"),
         ({"prompt": "x" * 300}, 400, "exceeds the available context size"),
         ({"logprobs": -1}, 400, "Field 'logprobs'"),
-        ({"echo": True, "logprobs": 0}, 501, "Field 'echo': not with 'logprobs'"),
+        ({"echo": True, "logprobs": 0, "suffix": "x"}, 400, "'echo': with 'logprobs' not possible together"),
+        (
+            {"echo": True, "logprobs": 1024, "prompt": ["x" * 100] * 6},
+            400,
+            "Field 'echo': expected at most 524288 probabilities of the prompts' tokens, which are 606 here "
+            "with 1025 each",
+        ),
         ({"suffix": "x"}, 501, "Infill is not supported by this model: prefix token is missing."),
         ({"suffix": "x", "prompt": []}, 400, "Field 'suffix': expected 'prompt' to be a string or an array"),
         ({"suffix": "x", "prompt": [1]}, 400, "Field 'suffix': expected 'prompt' to be a string or an array"),
@@ -216,6 +223,50 @@ async def test_an_echoed_prompt_comes_before_the_text(
 async def test_each_of_several_choices_has_its_prompt_echoed(client: httpx.AsyncClient) -> None:
     body = (await client.post(URL, json={"prompt": ["a", "b"], "n": 2, "echo": True})).json()
     assert [c["text"] for c in body["choices"]] == ["aHello", "aHello", "bHello", "bHello"]
+
+
+@pytest.mark.parametrize(("prompt", "first", "text"), [("ab", "", "ab"), ([97, 98, 99], "a", "abc")])
+async def test_an_echoed_prompt_with_its_probabilities(
+    client: httpx.AsyncClient, engine: FakeEngine, prompt: Any, first: str, text: str
+) -> None:
+    known = text.removeprefix(first)
+    tops = [None, *({"\ufffd": -1.0} for _ in known), {"Hel": -0.5, "\ufffd": LOWEST}, {"lo": -0.5}]
+    expected = {
+        "tokens": [first, *known, "Hel", "lo"],
+        "token_logprobs": [None, *(-float(ord(c)) for c in known), -0.5, -0.5],
+        "text_offset": [0, *range(len(first), len(text)), len(text), len(text) + 3],
+    }
+    body = {"prompt": prompt, "echo": True, "logprobs": 1}
+    [choice] = (await client.post(URL, json=body)).json()["choices"]
+    assert choice["text"] == text + "Hello"
+    assert {name: choice["logprobs"][name] for name in expected} == expected
+    assert choice["logprobs"]["top_logprobs"][: len(text) + 1] == tops[: len(text) + 1]
+    assert [t["token"] for t in choice["logprobs"]["content"]] == ["Hel", "lo"]
+    assert engine.submits[0].prompt_probs
+
+    chunks = stream((await client.post(URL, json={**body, "stream": True})).text)
+    parts = [c["choices"][0]["logprobs"] or {} for c in chunks]
+    assert {name: [x for part in parts for x in part.get(name, [])] for name in expected} == expected
+    assert "".join(c["choices"][0]["text"] for c in chunks) == text + "Hello"
+
+
+async def test_the_probabilities_of_several_prompts_alone(connected: Any) -> None:
+    """As of lm-evaluation-harness."""
+    end = Output(id="", finish_reason="length", timings=Timings())
+    async with connected(fake_state(FakeEngine([end]))) as client:
+        body = {"prompt": [[97, 98], [99]], "echo": True, "logprobs": 1, "max_tokens": 0}
+        both = (await client.post(URL, json=body)).json()["choices"]
+    assert [c["text"] for c in both] == ["ab", "c"]
+    assert [c["logprobs"]["token_logprobs"] for c in both] == [[None, -98.0], [None]]
+    assert [c["logprobs"]["top_logprobs"] for c in both] == [[None, {"\ufffd": -1.0}], [None]]
+
+
+async def test_an_echo_without_probabilities_asks_for_none(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    for body in ({"echo": True}, {"logprobs": 1}, {"echo": True, "logprobs": False}):
+        await client.post(URL, json={"prompt": "a", **body})
+    assert not any(submit.prompt_probs for submit in engine.submits)
 
 
 async def test_a_suffix_makes_a_prompt_to_fill_in(connected: Any, monkeypatch: pytest.MonkeyPatch) -> None:

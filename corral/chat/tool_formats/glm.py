@@ -10,7 +10,7 @@ from corral.chat.tools import Tool, Tools
 
 
 class Glm(MarkedCalls):
-    """`suffix`: what all tags end with. `section`: calls are in <tool_calls>, with <tool_sep> behind the name."""
+    """`suffix` ends all tags. `section`: calls are in <tool_calls>, with <tool_sep> behind the name."""
 
     def __init__(
         self, name: str, found_by: tuple[tuple[str, ...], ...], *, suffix: str = "", section: bool = False

@@ -1,4 +1,4 @@
-"""MiniCPM 5: <function name="NAME"><param name="KEY">VALUE</param></function>, with CDATA around some values."""
+"""MiniCPM 5: <function name="NAME"><param name="KEY">VALUE</param></function>, some values in CDATA."""
 
 from __future__ import annotations
 

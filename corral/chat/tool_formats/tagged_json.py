@@ -70,7 +70,9 @@ APERTUS = TaggedJson(
 FIREFUNCTION = TaggedJson(
     "firefunction-v2", "functools", "", array=True, found_by=((" functools[",), ("functools[",))
 )
-NEMOTRON_MINI = TaggedJson("nemotron-mini", "<toolcall>", "</toolcall>", found_by=(("<extra_id_1>", "<tool> "),))
+NEMOTRON_MINI = TaggedJson(
+    "nemotron-mini", "<toolcall>", "</toolcall>", found_by=(("<extra_id_1>", "<tool> "),)
+)
 """Its template says nothing of calls, its model card does."""
 GIGACHAT_3 = TaggedJson(
     "gigachat-3",

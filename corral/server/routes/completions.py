@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from corral.engine.messages import Output, TokenInfo
-from corral.errors import NotSupported, RequestError
+from corral.engine.messages import Output, Submit, TokenInfo
+from corral.errors import RequestError
 from corral.server import generate
+from corral.server.echo import Echo, columns_of
 from corral.server.errors import json_response
 from corral.server.fill_in import Gap, fill_in_prompt
 from corral.server.native_reply import NativeReplies, observed
@@ -21,6 +22,9 @@ from corral.server.reply import Reply, logprob, logprobs, new_id, timings, usage
 from corral.server.schema import COMPLETION, CompletionRequest
 from corral.server.sse import DONE, frame
 from corral.server.state import BUILD, LoadedModel, ServerState
+
+MOST_PROMPT_PROBS = 1 << 19
+"""In one response. Each takes about 150 bytes until it is sent."""
 
 
 async def completions(state: ServerState, http: Request) -> ASGIApp:
@@ -33,6 +37,9 @@ async def completions(state: ServerState, http: Request) -> ASGIApp:
     sampling = msgspec.structs.replace(sampling, n_probs=_n_probs(request, sampling.n_probs))
     id = new_id("chatcmpl-")
     submits = generate.submits(state, http, request, prompts, id, sampling, ready)
+    if request.echo and _wants_logprobs(request):
+        _check_size(submits)
+        submits = [msgspec.structs.replace(submit, prompt_probs=True) for submit in submits]
     native = NativeReplies(model, ready, request, submits)
     head = {
         "created": int(state.now()),
@@ -41,10 +48,9 @@ async def completions(state: ServerState, http: Request) -> ASGIApp:
         "object": "text_completion",
         "id": id,
     }
-    before = (texts or [_text(model, p) for p in prompts]) if request.echo else [""] * len(prompts)
-    echoed = [text for text in before for _ in range(request.results())]
+    echoes = _echoes(model, request, texts, prompts)
     if request.stream:
-        chunks = _Chunks(head, request, prompts, echoed, native)
+        chunks = _Chunks(head, request, prompts, echoes, native)
         return await generate.stream(state, http, submits, request, chunks.add, lambda: DONE)
     replies = await generate.collect(state, http, submits)
     chosen = _chosen(request, replies)
@@ -53,7 +59,7 @@ async def completions(state: ServerState, http: Request) -> ASGIApp:
     return json_response(
         {
             "choices": [
-                _choice(index, echoed[i] + "".join(replies[i].text), replies[i], len(echoed[i]), request)
+                _choice(index, "".join(replies[i].text), replies[i], echoes[i], echoes[i].length, request)
                 for index, i in enumerate(chosen)
             ],
             **head,
@@ -70,8 +76,18 @@ def _check(request: CompletionRequest) -> None:
         raise RequestError(f"Field 'best_of': expected no less than 'n', which is {n}, got {best_of}")
     if best_of is not None and best_of > n and request.stream:
         raise RequestError(f"Field 'best_of': {best_of} can't be streamed, which is best is known at the end")
-    if request.echo and _wants_logprobs(request):
-        raise NotSupported("Field 'echo': not with 'logprobs': the probabilities of a prompt are not known")
+    if request.echo and request.suffix and _wants_logprobs(request):
+        raise RequestError("Field 'echo': with 'logprobs' not possible together with 'suffix'")
+
+
+def _check_size(submits: Sequence[Submit]) -> None:
+    """The probabilities of all prompts are in memory at once, and in one response."""
+    tokens, each = sum(len(submit.prompt) for submit in submits), 1 + submits[0].sampling.n_probs
+    if tokens * each > MOST_PROMPT_PROBS:
+        raise RequestError(
+            f"Field 'echo': expected at most {MOST_PROMPT_PROBS} probabilities of the prompts' tokens, which "
+            f"are {tokens} here with {each} each; send fewer prompts at a time or ask for fewer 'logprobs'"
+        )
 
 
 def _wants_logprobs(request: CompletionRequest) -> bool:
@@ -130,33 +146,42 @@ def _text(model: LoadedModel, prompt: Sequence[int]) -> str:
     return model.tokenizer.decode(prompt).decode("utf-8", "replace")
 
 
-def _choice(index: int, text: str, reply: Reply, offset: int, request: CompletionRequest) -> dict[str, Any]:
+def _echoes(
+    model: LoadedModel, request: CompletionRequest, texts: Sequence[str], prompts: Sequence[Sequence[int]]
+) -> list[Echo]:
+    """What comes before each choice."""
+    if not request.echo:
+        return [Echo("") for _ in prompts for _ in range(request.results())]
+    before = texts or [_text(model, prompt) for prompt in prompts]
+    firsts = [model.tokenizer.decode(p[:1]) if _wants_logprobs(request) else None for p in prompts]
+    return [
+        Echo(text, first)
+        for text, first in zip(before, firsts, strict=True)
+        for _ in range(request.results())
+    ]
+
+
+def _choice(
+    index: int, text: str, reply: Reply, echo: Echo, offset: int, request: CompletionRequest
+) -> dict[str, Any]:
     """`offset` is the length of the text before the reply's unsent tokens, which it takes."""
-    infos = reply.take_infos()
+    infos, before = reply.take_infos(), echo.take_columns(reply.take_prompt_infos())
     wanted = request.results() == request.choices() or request.n_probs or _wants_logprobs(request)
     return {
-        "text": text,
+        "text": echo.take_text() + text,
         "index": index,
-        "logprobs": _logprobs(infos, offset) if infos and wanted else None,
+        "logprobs": _logprobs(infos, offset, before) if wanted and (infos or before["tokens"]) else None,
         "finish_reason": reply.finish_reason,
     }
 
 
-def _logprobs(infos: Sequence[TokenInfo], offset: int) -> dict[str, Any]:
-    """llama-server's form and OpenAI's older one in one object; `offset` is the length of the text before."""
-    content = logprobs(infos)["content"]
-    tops = [[(t.piece.decode("utf-8", "replace"), logprob(t)) for t in i.top] for i in infos]
-    offsets = []
-    for token in content:
-        offsets.append(offset)
-        offset += len(token["token"])
-    return {
-        "content": content,
-        "tokens": [t["token"] for t in content],
-        "token_logprobs": [logprob(i) for i in infos],
-        "top_logprobs": [dict(top) for top in tops],
-        "text_offset": offsets,
-    }
+def _logprobs(infos: Sequence[TokenInfo], offset: int, before: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """llama-server's form, of generated tokens, and OpenAI's older one in one object.
+
+    `offset` is the length of the text before, `before` has the columns of the echoed tokens.
+    """
+    columns = columns_of(infos, offset)
+    return {**logprobs(infos), **{name: before[name] + columns[name] for name in columns}}
 
 
 class _Chunks:
@@ -170,12 +195,12 @@ class _Chunks:
         head: dict[str, Any],
         request: CompletionRequest,
         prompts: Sequence[Sequence[int]],
-        echoed: Sequence[str],
+        echoes: Sequence[Echo],
         native: NativeReplies,
     ) -> None:
         self._head, self._request, self._prompts, self._native = head, request, prompts, native
-        self._echoed = list(echoed)
-        self._offsets = [len(text) for text in echoed]
+        self._echoes = echoes
+        self._offsets = [echo.length for echo in echoes]
         self._replies = native.replies
 
     def add(self, index: int, output: Output) -> bytes:
@@ -183,10 +208,11 @@ class _Chunks:
         reply.add(output)
         if not output.text and reply.finish_reason is None and output.progress is None:
             return b""
-        text, self._echoed[index] = self._echoed[index] + output.text, ""
         length = sum(len(i.piece.decode("utf-8", "replace")) for i in reply.infos)
         chunk: dict[str, Any] = {
-            "choices": [_choice(index, text, reply, self._offsets[index], self._request)],
+            "choices": [
+                _choice(index, output.text, reply, self._echoes[index], self._offsets[index], self._request)
+            ],
             **self._head,
         }
         self._offsets[index] += length

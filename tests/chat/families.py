@@ -559,6 +559,29 @@ FAMILIES: dict[str, Family] = {
         one_call=True,
         format="harmony",
     ),
+    "solar-open": Family(
+        system="<|begin|>system<|content|>{}<|end|>",
+        user="<|begin|>user<|content|>{}<|end|>",
+        assistant="<|begin|>assistant<|content|>{}<|end|>",
+        result="<|begin|>tool<|tool_response|>{}<|end|>",
+        generation="<|begin|>assistant",
+        tools="<|begin|>system<|content|><|tools:begin|>{{ tools | tojson }}<|tools:end|><|end|>",
+        call="<|begin|>assistant<|tool_calls|><|tool_call:begin|>{{ c.id }}<|tool_call:name|>{{ f.name }}"
+        "<|tool_call:args|>{{ " + ARGS + " }}<|tool_call:end|><|calls|>",
+        format="solar-open",
+    ),
+    "muse": Family(
+        system="<|start|>system<|message|>{}<|eot|>",
+        user="<|start|>user<|message|>{}<|eot|>",
+        assistant="<|start|>assistant to=user<|message|>{}<|eot|>",
+        result="<|start|>tool f<|message|>{}<|eot|>",
+        generation="<|start|>assistant",
+        tools="<|start|>system<|message|>{{ tools | tojson }}<|eot|>",
+        call='<atem:function_calls>\n<atem:invoke name="{{ f.name }}">\n'
+        + parameters('<atem:parameter name="K">V</atem:parameter>\n')
+        + "</atem:invoke>\n</atem:function_calls>",
+        format="muse",
+    ),
     "zephyr": Family(
         system="<|system|>\n{}</s>\n",
         user="<|user|>\n{}</s>\n",

@@ -137,6 +137,21 @@ GLM_ZURICH = (
 CPM_PARIS = (
     '<function name="get_weather"><param name="city">Paris</param><param name="days">3</param></function>'
 )
+SOLAR_CALLS = "<|tool_calls|>{}<|calls|>"
+SOLAR_PARIS = (
+    f"<|tool_call:begin|>a1b2c3d4e5<|tool_call:name|>get_weather<|tool_call:args|>{A}<|tool_call:end|>"
+)
+SOLAR_ZURICH = f"<|tool_call:begin|>f6g7h8i9j0<|tool_call:name|>search<|tool_call:args|>{B}<|tool_call:end|>"
+MUSE_PARIS = (
+    ' to=get_weather<|message|><atem:function_calls>\n<atem:invoke name="get_weather">\n'
+    '<atem:parameter name="city">Paris</atem:parameter>\n<atem:parameter name="days">3</atem:parameter>\n'
+    "</atem:invoke>\n</atem:function_calls>"
+)
+MUSE_ZURICH = (
+    ' to=search<|message|><atem:function_calls>\n<atem:invoke name="search">\n'
+    f'<atem:parameter name="query">{Z}</atem:parameter>\n<atem:parameter name="exact">true</atem:parameter>\n'
+    "</atem:invoke>\n</atem:function_calls>"
+)
 GLM_CALLS = "<tool_calls@>\n{}</tool_calls@>"
 
 EXAMPLES = [
@@ -357,6 +372,18 @@ EXAMPLES = [
         f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{A}<|call|>",
     ),
     Example(
+        "solar-open",
+        "<|tool_call:begin|><|tool_call:args|>",
+        SOLAR_CALLS.format(SOLAR_PARIS),
+        SOLAR_CALLS.format(SOLAR_PARIS + SOLAR_ZURICH),
+    ),
+    Example(
+        "muse",
+        "<|start|><atem:function_calls>",
+        MUSE_PARIS,
+        f"{MUSE_PARIS}<|eom|><|start|>assistant{MUSE_ZURICH}",
+    ),
+    Example(
         "llama-3",
         '<|start_header_id|>"parameters"',
         '{"name": "get_weather", "parameters": ' + A + "}",
@@ -370,4 +397,8 @@ EXAMPLES = [
     ),
     Example("generic", "", CALL, f"[{CALL}, {CALL_2}]"),
 ]
+PARTS = ("functionary-v3.2", "harmony", "solar-open", "muse")
+"""Each part of a reply says what it is: text that does not is none."""
+WHOLE = ("llama-3", "llama-4", "generic", *PARTS)
+"""Where a call begins a reply or a part of it."""
 BY_NAME = {e.name: e for e in EXAMPLES}

@@ -122,8 +122,8 @@ def test_the_syntax_is_found_and_read(name: str) -> None:
     assert (format.thinking.start if format.thinking else "") == family.thinking
     example = BY_NAME[family.format]
     thought = ""
-    if family.format == "harmony":
-        thought = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+    if format.tools.reasoning_end:
+        thought = f"{format.tools.reasoning_start}Hm.{format.tools.reasoning_end_before_calls}"
     elif format.thinking:
         thought = f"{format.thinking.start}\nHm.\n{format.thinking.end}\n\n"
     got = read(format, list(thought + example.text), tools())

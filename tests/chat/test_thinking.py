@@ -6,6 +6,7 @@ import pytest
 from formats import BY_NAME, PARIS, read, tools
 from hypothesis import given
 from hypothesis import strategies as st
+from test_tool_grammars import takes
 
 from corral.chat.reply_format import ReplyFormat
 from corral.chat.thinking import THINKING, Thinking, thinking_of
@@ -121,6 +122,49 @@ HARMONIES: list[tuple[str, str, str, int]] = [
     ("<|channel|>commentary to=functions.search<|message|>no json<|call|>", "",
      "to=functions.search<|message|>no json<|call|>", 0),
 ]  # fmt: skip
+
+
+MUSE_CALL = BY_NAME["muse"].text
+SOLAR = ReplyFormat(tool_format(BY_NAME["solar-open"].template))
+MUSE = ReplyFormat(tool_format(BY_NAME["muse"].template))
+PARTS: list[tuple[ReplyFormat, str, str, str, int]] = [
+    (SOLAR, "<|think|>Hm.<|end|><|begin|>assistant<|content|>Yes<|end|>", "Hm.", "Yes", 0),
+    (SOLAR, "<|think|>Hm.<|end|><|begin|>assistant" + BY_NAME["solar-open"].several, "Hm.", "", 2),
+    (SOLAR, "<|content|> I call.<|end|><|begin|>assistant" + BY_NAME["solar-open"].text, "", "I call.", 1),
+    (SOLAR, "<|think|>Hm", "Hm", "", 0),
+    (SOLAR, "<|content|>", "", "", 0),
+    (SOLAR, "Yes", "", "Yes", 0),
+    (MUSE, " to=self<|message|>Hm.<|eom|><|start|>assistant to=user<|message|>Yes<|eot|>", "Hm.", "Yes", 0),
+    (MUSE, " to=self<|message|>Hm.<|eom|><|start|>assistant" + BY_NAME["muse"].several, "Hm.", "", 2),
+    (MUSE, f" to=user<|message|>I call.<|eom|><|start|>assistant{MUSE_CALL}<|eot|>", "", "I call.", 1),
+    (MUSE, "<|message|>Yes", "", "Yes", 0),
+    (MUSE, " to=self<|message|>Hm", "Hm", "", 0),
+    (MUSE, "Yes", "", "Yes", 0),
+]
+
+
+@pytest.mark.parametrize(("format", "text", "reasoning", "content", "calls"), PARTS)
+def test_parts_that_say_what_they_are(
+    format: ReplyFormat, text: str, reasoning: str, content: str, calls: int
+) -> None:
+    for pieces in ([text], list(text)):
+        got = read(format, pieces, tools())
+        assert (got.reasoning, got.content, len(got.calls)) == (reasoning, content, calls)
+    if not calls:
+        assert read(format, list(text), None) == read(format, [text], tools())
+
+
+@pytest.mark.parametrize("name", ["harmony", "solar-open", "muse"])
+@pytest.mark.parametrize("control", [False, True])
+def test_reasoning_of_parts_is_in_the_grammar(name: str, control: bool) -> None:
+    format = ReplyFormat(tool_format(BY_NAME[name].template))
+    syntax = format.tools
+    thought = f"{syntax.reasoning_start}Hm, <b>."
+    call = thought + syntax.reasoning_end_before_calls + BY_NAME[name].text
+    assert takes(format, call, control, choice="required") == "whole"
+    assert takes(format, call, control) == "whole"
+    assert takes(format, f"{thought}{syntax.reasoning_end}Yes", control) == "whole"
+    assert takes(format, f"{thought}{syntax.reasoning_end}Yes", control, choice="required") == "wrong"
 
 
 @pytest.mark.parametrize(("text", "reasoning", "content", "calls"), HARMONIES)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 
 import pytest
-from formats import EXAMPLES, PARIS, ZURICH, A, Example, read, tools
+from formats import EXAMPLES, PARIS, PARTS, WHOLE, ZURICH, A, Example, read, tools
 
 from corral.chat.reply_format import ReplyFormat
 from corral.chat.tool_formats import FORMATS, GENERIC, tool_format
+
+IDS = {"kimi-k2": "functions.get_weather:0", "solar-open": "a1b2c3d4e5"}
+"""Where they are part of the text."""
 
 every = pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.name)
 
@@ -35,7 +38,7 @@ def test_a_call_is_read(example: Example) -> None:
     got = read(format_of(example), [example.text], tools())
     assert got.parsed == [PARIS]
     assert got.content == got.reasoning == ""
-    assert got.ids == (["functions.get_weather:0"] if example.name == "kimi-k2" else ["id0"])
+    assert got.ids == [IDS.get(example.name, "id0")]
 
 
 @every
@@ -57,7 +60,7 @@ def test_the_cuts_make_no_difference(example: Example) -> None:
 
 @every
 def test_text_before_a_call_is_content(example: Example) -> None:
-    if example.name in ("llama-3", "llama-4", "generic", "functionary-v3.2", "harmony"):
+    if example.name in WHOLE:
         return  # their calls are all of a reply, or a part of its own
     got = read(format_of(example), list(f" I look, [a] <b> it up.\n\n{example.text}\n"), tools())
     assert got.parsed == [PARIS]
@@ -77,7 +80,7 @@ def test_a_reply_cut_short_loses_nothing(example: Example) -> None:
             assert name == whole[0]
             assert whole[1].startswith(arguments)
             assert got.content == "", text
-        elif example.name not in ("functionary-v3.2", "harmony"):
+        elif example.name not in PARTS:
             assert got.content == text.rstrip() or got.content == text
 
 
@@ -113,6 +116,20 @@ BROKEN = {
     "generic": ['{"name": "nobody", "arguments": {}}', "```python\nprint(1)\n```"],
     "functionary-v3.1": ["<function=", "<function=f", "<function=>{}", "<function=f> no"],
     "functionary-v3.2": ["hello", "nobody\n{}"],
+    "gigachat-3": ["<|message_sep|>\n\nfunction call<|role_sep|>\nno", "<|message_sep|>\n\nfunction call"],
+    "gigachat-3.1": ["<|function_call|>no", "<|function_call|>[1]"],
+    "minicpm-5": ['<function name="', '<function name="f', '<function name="">', '<function name="f\n">'],
+    "hy3": [
+        "<tool_calls:opensource>",
+        "<tool_calls:opensource>no</tool_calls:opensource>",
+        "<tool_calls:opensource>\n<tool_call:opensource>f<tool_sep:opensource>no",
+    ],
+    "solar-open": [
+        "<|tool_calls|>",
+        "<|tool_calls|><|tool_call:begin|>1<|tool_call:name|>f<|tool_call:args|>no<|tool_call:end|>",
+        "<|tool_calls|><|tool_call:begin|>1<|tool_call:name|><|tool_call:args|>{}",
+    ],
+    "muse": [" to=f", " to=f<|message|>no", " to=f<|message|><atem:function_calls>no"],
     "glm-4.5": ["<tool_call>", "<tool_call>\n</tool_call>", "<tool_call>a\nb</tool_call>"],
     "qwen3-coder": ["<tool_call>\n<function=>\n", "<tool_call>x</tool_call>"],
     "deepseek-v3": [

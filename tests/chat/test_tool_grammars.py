@@ -8,7 +8,7 @@ from typing import Any
 
 import llguidance
 import pytest
-from formats import BY_NAME, EXAMPLES, Example, tools
+from formats import BY_NAME, EXAMPLES, WHOLE, Example, tools
 
 from corral.chat.reply_format import ReplyFormat
 from corral.chat.thinking import THINKING, Thinking
@@ -65,7 +65,18 @@ def takes(
     return "whole" if matcher.is_accepting() else "beginning"
 
 
-SHAPES = ("hermes", "apertus", "qwen3-coder", "glm-4.5", "gemma-4", "lfm2", "harmony", "generic")
+SHAPES = (
+    "hermes",
+    "minicpm-5",
+    "hy3",
+    "apertus",
+    "qwen3-coder",
+    "glm-4.5",
+    "gemma-4",
+    "lfm2",
+    "harmony",
+    "generic",
+)
 """Formats that make different use of a schema."""
 
 every = pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.name)
@@ -77,6 +88,8 @@ def plain(example: Example) -> str:
     return {
         "functionary-v3.2": "all\nHello, {1} [x] <b>.",
         "harmony": "<|channel|>final<|message|>Hello, {1} [x] <b>.",
+        "solar-open": "<|content|>Hello, {1} [x] <b>.",
+        "muse": " to=user<|message|>Hello, {1} [x] <b>.",
     }.get(example.name, "Hello, {1} [x] <b>.")
 
 
@@ -169,7 +182,7 @@ def test_tokens_inside_of_markers(name: str, tokens: Sequence[str]) -> None:
 @every
 @kinds
 def test_text_before_a_call(example: Example, control: bool) -> None:
-    if example.name in ("llama-3", "llama-4", "generic", "functionary-v3.2", "harmony"):
+    if example.name in WHOLE:
         return
     format = ReplyFormat(tool_format(example.template))
     assert takes(format, f"Let me see.\n\n{example.text}", control) == "whole"

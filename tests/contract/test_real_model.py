@@ -43,6 +43,36 @@ def test_a_right_answer(client: openai.OpenAI) -> None:
     assert stopped.choices[0].finish_reason == "stop"
 
 
+def test_the_probabilities_of_a_prompt(client: openai.OpenAI) -> None:
+    """As evaluation harnesses ask for them: of token ids, several prompts at a time."""
+    options: Any = {"model": "x", "temperature": 0, "logprobs": 1}
+    written = client.completions.create(prompt="The capital of France is", max_tokens=8, **options).choices[0]
+    assert written.logprobs
+    ids = [token["id"] for token in written.logprobs.content]  # type: ignore[attr-defined]
+    with_context = httpx.post(
+        f"{str(client.base_url).removesuffix('/v1/')}/tokenize", json={"content": "The capital of France is"}
+    ).json()["tokens"]
+    whole, alone = client.completions.create(
+        prompt=[with_context + ids, ids], max_tokens=0, echo=True, **options
+    ).choices
+    known = whole.logprobs
+    assert known is not None
+    assert known.token_logprobs is not None
+    assert known.top_logprobs is not None
+    assert known.token_logprobs[0] is None  # type: ignore[comparison-overlap]
+    assert known.token_logprobs[len(with_context) :] == written.logprobs.token_logprobs
+    assert all(
+        max(top.values()) == logprob
+        for top, logprob in zip(
+            known.top_logprobs[len(with_context) :], known.token_logprobs[len(with_context) :], strict=True
+        )
+    )
+    assert whole.text == "The capital of France is" + written.text
+    assert alone.logprobs is not None
+    assert alone.logprobs.tokens == written.logprobs.tokens
+    assert alone.logprobs.token_logprobs != known.token_logprobs[len(with_context) :]
+
+
 def test_streamed_and_not_are_the_same(client: openai.OpenAI) -> None:
     options: Any = {"model": "x", "messages": CAPITAL, "max_tokens": 24, "seed": 3}
     whole = client.chat.completions.create(**options)

@@ -15,7 +15,9 @@ from corral.chat.tool_formats import (
     kimi_k2,
     minicpm,
     mistral,
+    muse,
     pythonic,
+    solar,
     tagged_json,
     tagged_parameters,
 )
@@ -24,6 +26,8 @@ from corral.chat.tool_formats.format import ToolFormat
 FORMATS: Sequence[ToolFormat] = (
     bare_json.GENERIC,
     harmony.HARMONY,
+    solar.SOLAR,
+    muse.MUSE,
     functionary.V3_2,
     tagged_parameters.DEEPSEEK_V3_2,
     tagged_parameters.DEEPSEEK_V4,

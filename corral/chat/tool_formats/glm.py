@@ -46,9 +46,11 @@ class Glm(MarkedCalls):
         function = "".join(name).strip()
         if found is None or not function or "\n" in function:
             return False
-        parameters = Parameters(r, tools, function)
         if found == self.sep:
             found = yield from r.after_spaces(self.key, self.call_end)
+            if found is None and not r.ended:
+                return False
+        parameters = Parameters(r, tools, function)
         while found == self.key:
             key: list[str] = []
             if not (yield from r.until([self.key_end], key.append)):

@@ -8,6 +8,7 @@ from corral.chat.tool_formats.format import MarkedCalls
 from corral.chat.tool_formats.parameters import Parameters, value_grammar
 from corral.chat.tools import Tool, Tools
 
+LINE = r"/\n?/"
 _STRING = {' string="true"': True, ' string="false"': False}
 
 
@@ -67,21 +68,23 @@ class TaggedParameters(MarkedCalls):
         return r.calls > calls
 
     def body(self, g: Grammar) -> str:
-        line = g.regex(r"\n?")
-        call = g.one_of(self._call(g, t, line) for t in g.tools.callable)
-        calls = call if self.repeat else g.many(call, line)
-        return f"{line} {calls} {line} {g.marker(self.closing)}"
+        call = g.one_of(self.call(g, t) for t in g.tools.callable)
+        return self.around(g, call if self.repeat else g.many(call, LINE))
 
-    def _call(self, g: Grammar, tool: Tool, line: str) -> str:
+    def around(self, g: Grammar, calls: str) -> str:
+        return f"{LINE} {calls} {LINE} {g.marker(self.closing)}"
+
+    def call(self, g: Grammar, tool: Tool) -> str:
+        """What is between opening and closing."""
         parts = [g.marker(f"{self.function}{tool.name}{self.function_close}")]
         for key in tool.properties:
-            value = value_grammar(g, tool, key, self.parameter_end, line if self.newlines else "")
+            value = value_grammar(g, tool, key, self.parameter_end, LINE if self.newlines else "")
             head = f"{self.parameter}{key}{self.parameter_close}"
             if self.typed:
                 head = f'{self.parameter}{key}" string="{str(tool.types_of(key) == {"string"}).lower()}">'
             optional = "" if key in tool.required else "?"
-            parts.append(f"({line} {g.marker(head)} {value}){optional}")
-        return " ".join([*parts, line, g.marker(self.function_end)])
+            parts.append(f"({LINE} {g.marker(head)} {value}){optional}")
+        return " ".join([*parts, LINE, g.marker(self.function_end)])
 
 
 QWEN3_CODER = TaggedParameters(

@@ -107,20 +107,21 @@ def read_tools(tools: Sequence[Any] | None, choice: Any, parallel: bool | None) 
     offered = tuple(_tool(t, f"tools[{i}]") for i, t in enumerate(tools or ()))
     if len(offered) > MAX_TOOLS:
         raise RequestError(f"Field 'tools': expected at most {MAX_TOOLS} tools, got {len(offered)}")
-    kind, name = _choice(choice)
+    mode, names = _choice(choice)
     if not offered:
-        if kind in ("required", "named"):
+        if mode == "required" or names is not None:
             raise RequestError(f"Field 'tool_choice': {_shown(choice)} needs 'tools', and there are none")
         return None
-    if kind == "none":
+    if mode == "none":
         return None
-    chosen = offered if kind != "named" else tuple(t for t in offered if t.name == name)
-    if not chosen:
-        known = ", ".join(t.name for t in offered[:16])
-        raise RequestError(
-            f"Field 'tool_choice': no tool is called {str(name)[:80]!r}, expected one of {known}"
-        )
-    return Tools(offered, chosen, kind in ("required", "named"), parallel is not False)
+    for name in names or ():
+        if all(t.name != name for t in offered):
+            known = ", ".join(t.name for t in offered[:16])
+            raise RequestError(
+                f"Field 'tool_choice': no tool is called {name[:80]!r}, expected one of {known}"
+            )
+    chosen = offered if names is None else tuple(t for t in offered if t.name in names)
+    return Tools(offered, chosen, mode == "required", parallel is not False)
 
 
 def _tool(value: Any, where: str) -> Tool:
@@ -151,7 +152,8 @@ def _tool(value: Any, where: str) -> Tool:
     return Tool(name, description or "", parameters or {**ANY_OBJECT, "properties": {}})
 
 
-def _choice(value: Any) -> tuple[Literal["auto", "none", "required", "named"], str | None]:
+def _choice(value: Any) -> tuple[Literal["auto", "none", "required"], list[str] | None]:
+    """Whether there has to be a call, and of which tools it may be; None: of all."""
     match value:
         case None | "auto":
             return "auto", None
@@ -159,12 +161,28 @@ def _choice(value: Any) -> tuple[Literal["auto", "none", "required", "named"], s
             return "none", None
         case "required" | "any":
             return "required", None
-        case {"type": "function", "function": {"name": str(name)}} | {"type": "function", "name": str(name)}:
-            return "named", name
+        case {"type": "function"}:
+            if name := _named(value):
+                return "required", [name]
+        case {
+            "type": "allowed_tools",
+            "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(t)},
+        }:
+            names = [name for tool in t if (name := _named(tool))]
+            if names and len(names) == len(t):
+                return mode, names
     raise RequestError(
-        'Field \'tool_choice\': expected "auto", "none", "required" or '
-        f'{{"type": "function", "function": {{"name": ...}}}}, got {_shown(value)}'
+        'Field \'tool_choice\': expected "auto", "none", "required", '
+        '{"type": "function", "function": {"name": ...}} or {"type": "allowed_tools", "allowed_tools": '
+        f'{{"mode": "auto" or "required", "tools": [{{"type": "function", ...}}]}}}}, got {_shown(value)}'
     )
+
+
+def _named(value: Any) -> str | None:
+    match value:
+        case {"type": "function", "function": {"name": str(name)}} | {"type": "function", "name": str(name)}:
+            return name
+    return None
 
 
 def _shown(value: Any) -> str:

@@ -72,7 +72,7 @@ MEANING: Mapping[str, str] = {
     "add_generation_prompt": "Begin a turn of the assistant.",
     "continue_final_message": "Go on with the last message.",
     "tools": "Functions that the model may call, each with a JSON schema of its arguments.",
-    "tool_choice": "`auto`, `none`, `required`, or the one to call.",
+    "tool_choice": "`auto`, `none`, `required`, the one to call, or those of which one may be called.",
     "functions": "Only empty: OpenAI's older form of `tools`.",
     "parallel_tool_calls": "Whether there may be more than one call.",
     "parse_tool_calls": "False: leave calls in the text.",

@@ -134,6 +134,12 @@ def calls(value: Any) -> dict[str, Any]:
     return {"messages": [*HI, {"role": "assistant", "tool_calls": value}]}
 
 
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    """OpenAI's choice among some of the tools."""
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
@@ -146,6 +152,10 @@ def calls(value: Any) -> dict[str, Any]:
         ({"tools": [TOOL], "tool_choice": "perhaps"}, "Field 'tool_choice'"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "x"}}, "no tool is called 'x'"),
         ({"tool_choice": "required"}, "needs 'tools'"),
+        ({"tools": [TOOL], "tool_choice": allowed("auto")}, "Field 'tool_choice'"),
+        ({"tools": [TOOL], "tool_choice": allowed("never", "get_weather")}, "Field 'tool_choice'"),
+        ({"tools": [TOOL], "tool_choice": allowed("auto", "x")}, "no tool is called 'x'"),
+        ({"tool_choice": allowed("auto", "x")}, "needs 'tools'"),
         ({"tools": [TOOL], "logprobs": True, "stream": True}, "Field 'logprobs'"),
         ({"reasoning_format": "apart"}, "Field 'reasoning_format': expected one of none, deepseek"),
         ({"reasoning_budget_tokens": -2}, "Field 'reasoning_budget_tokens'"),

@@ -48,11 +48,15 @@ class Tool:
 
     def types_of(self, parameter: str) -> set[str]:
         """The JSON types a parameter may have, as far as the schema says so plainly; empty: any."""
-        schema = self.properties.get(parameter)
-        if not isinstance(schema, dict):
-            return set()
-        options = [schema, *(o for key in ("anyOf", "oneOf") for o in _list(schema.get(key)))]
-        return {t for o in options if isinstance(o, dict) for t in _types(o)}
+        return types_of(self.properties.get(parameter))
+
+
+def types_of(schema: Any) -> set[str]:
+    """The JSON types that a schema allows, as far as it says so plainly; empty: any."""
+    if not isinstance(schema, dict):
+        return set()
+    options = [schema, *(o for key in ("anyOf", "oneOf") for o in _list(schema.get(key)))]
+    return {t for o in options if isinstance(o, dict) for t in _types(o)}
 
 
 def _list(value: Any) -> list[Any]:

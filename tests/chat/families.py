@@ -473,6 +473,21 @@ FAMILIES: dict[str, Family] = {
         format="minimax-m2",
         thinking="<think>",
     ),
+    "minimax-m3": Family(
+        system="]~b]developer\n{}[e~[\n",
+        user="]~b]user\n{}[e~[\n",
+        assistant="]~b]ai\n{}[e~[\n",
+        result="]~b]tool\n<response>{}</response>[e~[\n",
+        generation="]~b]ai\n",
+        tools="{{ tools | tojson }}",
+        call="{% set tag = ']<]minimax[>[' %}{{ tag }}<tool_call>\n{{ tag }}<invoke name=\"{{ f.name }}\">"
+        + parameters("{{ tag }}<K>V{{ tag }}</K>")
+        + "{{ tag }}</invoke>\n{{ tag }}</tool_call>",
+        opens="{% if thinking_mode == 'enabled' %}<mm:think>{% endif %}",
+        mentions="</mm:think>",
+        format="minimax-m3",
+        thinking="<mm:think>",
+    ),
     "seed-oss": Family(
         system="<seed:bos>system\n{}<seed:eos>",
         user="<seed:bos>user\n{}<seed:eos>",

@@ -152,6 +152,9 @@ MUSE_ZURICH = (
     f'<atem:parameter name="query">{Z}</atem:parameter>\n<atem:parameter name="exact">true</atem:parameter>\n'
     "</atem:invoke>\n</atem:function_calls>"
 )
+M3 = "]<]minimax[>["
+M3_PARIS = f'{M3}<invoke name="get_weather">{M3}<city>Paris{M3}</city>{M3}<days>3{M3}</days>{M3}</invoke>'
+M3_ZURICH = f'{M3}<invoke name="search">{M3}<query>{Z}{M3}</query>{M3}<exact>true{M3}</exact>{M3}</invoke>'
 GLM_CALLS = "<tool_calls@>\n{}</tool_calls@>"
 
 EXAMPLES = [
@@ -293,6 +296,12 @@ EXAMPLES = [
         '<parameter name="days">3</parameter>\n</invoke>\n<invoke name="search">\n'
         f'<parameter name="query">{Z}</parameter>\n<parameter name="exact">true</parameter>\n</invoke>\n'
         "</minimax:tool_call>",
+    ),
+    Example(
+        "minimax-m3",
+        f"{M3}<tool_call><invoke name=",
+        f"{M3}<tool_call>\n{M3_PARIS}\n{M3}</tool_call>",
+        f"{M3}<tool_call>\n{M3_PARIS}\n{M3_ZURICH}\n{M3}</tool_call>",
     ),
     Example(
         "deepseek-v3.2",

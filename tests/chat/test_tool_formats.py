@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+from typing import Any
 
 import pytest
-from formats import EXAMPLES, PARIS, PARTS, WHOLE, ZURICH, A, Example, read, tools
+from formats import BY_NAME, EXAMPLES, M3, PARIS, PARTS, WHOLE, ZURICH, A, Example, read, tools
 
 from corral.chat.reply_format import ReplyFormat
 from corral.chat.tool_formats import FORMATS, GENERIC, tool_format
+from corral.chat.tools import read_tools
 
 IDS = {"kimi-k2": "functions.get_weather:0", "solar-open": "a1b2c3d4e5"}
 """Where they are part of the text."""
@@ -22,10 +25,6 @@ def format_of(example: Example) -> ReplyFormat:
 
 def test_every_format_has_an_example() -> None:
     assert {e.name for e in EXAMPLES} == {f.name for f in (*FORMATS, GENERIC)}
-
-
-def test_a_syntax_that_looks_like_another_is_not_taken_for_it() -> None:
-    assert tool_format("]<]minimax[>[<tool_call>]<]minimax[>[<invoke name=") is GENERIC
 
 
 @every
@@ -130,6 +129,7 @@ BROKEN = {
         "<|tool_calls|><|tool_call:begin|>1<|tool_call:name|><|tool_call:args|>{}",
     ],
     "muse": [" to=f", " to=f<|message|>no", " to=f<|message|><atem:function_calls>no"],
+    "minimax-m3": [f"{M3}<tool_call>", f"{M3}<tool_call>no", f'{M3}<tool_call>{M3}<invoke name="f'],
     "glm-4.5": ["<tool_call>", "<tool_call>\n</tool_call>", "<tool_call>a\nb</tool_call>"],
     "qwen3-coder": ["<tool_call>\n<function=>\n", "<tool_call>x</tool_call>"],
     "deepseek-v3": [
@@ -285,3 +285,56 @@ def test_whatever_is_broken_it_ends_and_the_cuts_make_no_difference(example: Exa
         text = mutated(rng.choice([example.text, example.several or example.text]) + " end", rng)
         whole = read(format_of(example), [text], tools())
         assert read(format_of(example), list(text), tools()) == whole, text
+
+
+NESTED = {
+    "type": "function",
+    "function": {
+        "name": "f",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "o": {
+                    "type": "object",
+                    "properties": {"s": {"type": "string"}, "n": {"type": "number"}, "l": {"type": "array"}},
+                },
+                "l": {"type": "array", "items": {"type": "string"}},
+                "m": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}},
+                "any": {},
+            },
+        },
+    },
+}
+NESTED_CASES: list[tuple[str, dict[str, Any]]] = [
+    ("<o>@<s>5@</s>@<n>5@</n>@<l>@</l>@</o>", {"o": {"s": "5", "n": 5, "l": []}}),
+    ("<o>@</o>", {"o": {}}),
+    ("<l>@<item>5@</item>@<item>true@</item>@</l>", {"l": ["5", "true"]}),
+    ("<m>@<item>@<item>5@</item>@</item>@<item>@</item>@</m>", {"m": [[5], []]}),
+    ("<any>@<a>5@</a>@<b> x @</b>@</any>", {"any": {"a": 5, "b": " x "}}),
+    ("<any>@<item>@<k>v@</k>@</item>@</any>", {"any": [{"k": "v"}]}),
+    ("<any>[1, {}]@</any>", {"any": [1, {}]}),
+    ("<any>@</any>", {"any": ""}),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), NESTED_CASES)
+def test_tags_inside_of_tags(text: str, expected: dict[str, Any]) -> None:
+    given = read_tools([NESTED], "auto", True)
+    whole = f'@<tool_call>\n@<invoke name="f">@{text}@</invoke>\n@</tool_call>'.replace("@", M3)
+    got = read(format_of(BY_NAME["minimax-m3"]), list(whole), given)
+    assert (got.parsed, got.content) == ([("f", expected)], "")
+    for cut in range(len(whole) if "any" not in text else 0):  # whether it was a string, the end says
+        got = read(format_of(BY_NAME["minimax-m3"]), [whole[:cut]], given)
+        assert not got.calls or json.dumps(expected).startswith(got.calls[0][1])
+
+
+@pytest.mark.parametrize("inside", ["<a", "<a>", "</a>", "<a>@</b>", "<>1@</>", "<a>@<b>1@</a>", "<a>1", "x"])
+def test_broken_tags_end(inside: str) -> None:
+    text = f'@<tool_call>@<invoke name="f">@{inside}@</invoke>@</tool_call> and more'.replace("@", M3)
+    got = read(format_of(BY_NAME["minimax-m3"]), list(text), tools())
+    assert got.content.endswith("and more")
+
+
+def test_tags_without_end() -> None:
+    text = f'{M3}<tool_call>{M3}<invoke name="f">' + f"{M3}<a>" * 5000
+    assert len(read(format_of(BY_NAME["minimax-m3"]), [text], tools()).calls) == 1

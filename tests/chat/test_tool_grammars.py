@@ -8,7 +8,7 @@ from typing import Any
 
 import llguidance
 import pytest
-from formats import BY_NAME, EXAMPLES, WHOLE, Example, tools
+from formats import BY_NAME, EXAMPLES, M3, WHOLE, Example, tools
 
 from corral.chat.reply_format import ReplyFormat
 from corral.chat.thinking import THINKING, Thinking
@@ -166,6 +166,7 @@ def test_parameters_have_their_types_and_the_required_ones_are_there(
         ("gigachat-3", ["<|message_sep|>", "<|role_sep|>"]),
         ("gigachat-3", ["<|role_sep|>"]),
         ("minicpm-5", ["<function", "</function>", "<param", "</param>"]),
+        ("minimax-m3", ["]<]minimax[>["]),
     ],
 )
 def test_tokens_inside_of_markers(name: str, tokens: Sequence[str]) -> None:
@@ -274,3 +275,27 @@ def test_members_that_a_schema_does_not_have_are_not_made_up() -> None:
         )
         call = f'<tool_call>{{"name": "f", "arguments": {text}}}</tool_call>'
         assert takes(ReplyFormat(tool_format("<tool_call>")), call, False, given=given) == expected, text
+
+
+def test_tags_inside_of_tags_have_their_types() -> None:
+    inner = {
+        "type": "object",
+        "properties": {"s": {"type": "string"}, "n": {"type": "integer"}},
+        "required": ["s"],
+    }
+    schema = {"type": "object", "properties": {"o": inner, "l": {"type": "array", "items": inner}}}
+    given = read_tools([{"type": "function", "function": {"name": "f", "parameters": schema}}], "auto", True)
+    format = ReplyFormat(tool_format(BY_NAME["minimax-m3"].template))
+    for inside, expected in [
+        ("@<o>@<s>x@</s>@<n>5@</n>@</o>", "whole"),
+        ("@<l>@<item>@<s>x@</s>@</item>@<item>@<s>y@</s>@</item>@</l>", "whole"),
+        ("@<l>@</l>", "whole"),
+        ("", "whole"),
+        ("@<o>@<n>5@</n>@</o>", "wrong"),
+        ("@<o>@<s>x@</s>@<n>x@</n>@</o>", "wrong"),
+        ("@<l>x@</l>", "wrong"),
+        ("@<x>x@</x>", "wrong"),
+    ]:
+        text = f'@<tool_call>@<invoke name="f">{inside}@</invoke>@</tool_call>'.replace("@", M3)
+        for tokens in ([], [M3]):
+            assert takes(format, text, False, given=given, tokens=tokens) == expected, inside

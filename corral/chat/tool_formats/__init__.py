@@ -14,6 +14,7 @@ from corral.chat.tool_formats import (
     harmony,
     kimi_k2,
     minicpm,
+    minimax_m3,
     mistral,
     muse,
     pythonic,
@@ -24,7 +25,7 @@ from corral.chat.tool_formats import (
 from corral.chat.tool_formats.format import ToolFormat
 
 FORMATS: Sequence[ToolFormat] = (
-    bare_json.GENERIC,
+    minimax_m3.MINIMAX_M3,
     harmony.HARMONY,
     solar.SOLAR,
     muse.MUSE,

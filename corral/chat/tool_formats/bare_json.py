@@ -65,6 +65,6 @@ LLAMA_3 = BareJson(
     found_by=(("<|start_header_id|>", '"parameters"'), ("<|start_header_id|>", "ipython")),
 )
 LLAMA_4 = BareJson("llama-4", Keys("name", "parameters"), found_by=(("<|header_start|>", '"parameters"'),))
-GENERIC = BareJson("generic", Keys(), found_by=(("]<]minimax[>[",),))
-"""For templates that don't know tools, and for those whose syntax is none of ours and looks like one (MiniMax
-M3): the system message describes them (`messages.py`)."""
+GENERIC = BareJson("generic", Keys())
+"""For templates that don't know tools, or whose syntax is none of ours: the system message describes them
+(`messages.py`)."""

@@ -71,6 +71,9 @@ class Grammar:
             return [marker]
         return list(filter(None, re.split(f"({'|'.join(map(re.escape, self._atoms))})", marker)))
 
+    def is_token(self, text: str) -> bool:
+        return self._token(text) is not None
+
     def escaped(self, text: str) -> str:
         return escape(text)
 

@@ -137,7 +137,7 @@ class ChatPrompter:
             if content.lstrip().startswith(thinking.start):  # the reply says it itself
                 content = content.lstrip().removeprefix(thinking.start)
             elif thinking.end not in content:
-                text += f"\n{thinking.end}\n\n"
+                text += f"\n{thinking.end}\n\n{self.format.tools.answer_start}"
                 return Prompt(text + content)
             return Prompt(text + content, thinking.end not in content)
         begun = content.rfind(thinking.start)

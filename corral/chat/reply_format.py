@@ -40,7 +40,7 @@ class ReplyFormat:
     def of(cls, template: str, *, knows_tools: bool) -> ReplyFormat:
         """Of a chat template's text. `knows_tools`: it shows them to the model, in its own syntax."""
         found = tool_format(template)
-        if not knows_tools and not found.reasoning_end:
+        if not knows_tools and not found.framed:
             found = GENERIC
         answer = next((a for a in ANSWERS if a[0] in template), None)
         return cls(found, None if found.reasoning_end else thinking_of(template), answer)
@@ -48,7 +48,7 @@ class ReplyFormat:
     def markers(self, *, tools: bool) -> tuple[str, ...]:
         """What the parser has to see, even where it is a control token; `tools`: there are any to call."""
         thinking = (self.thinking.start, self.thinking.end) if self.thinking else ()
-        calls = self.tools.markers if tools or self.tools.reasoning_end else ()
+        calls = self.tools.markers if tools or self.tools.framed else ()
         return (*calls, *thinking, *(self.answer or ()))
 
     def opened_by(self, prompt: str) -> bool:
@@ -80,7 +80,7 @@ class ReplyFormat:
             if (yield from r.until([self.answer[1]], r.content)):
                 r.tell()
                 r.border()
-        if tools or self.tools.reasoning_end:
+        if tools or self.tools.framed:
             yield from self.tools.script(r, tools)
         yield from r.rest(r.content)
 

@@ -47,6 +47,9 @@ THINKING: Sequence[Thinking] = (
     Thinking("<|START_THINKING|>", "<|END_THINKING|>"),  # Command R7B, Command A
     Thinking("[THINK]", "[/THINK]"),  # Magistral, Ministral
     Thinking("<seed:think>", "</seed:think>"),  # Seed-OSS
+    Thinking(
+        "<|open|>think<|sep|>", "<|close|>think<|sep|>", ("<|end_of_msg|>", "<|open|>think<|sep|>")
+    ),  # Kimi K3
     Thinking("<mm:think>", "</mm:think>"),  # MiniMax M3
     Thinking("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
     Thinking("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker

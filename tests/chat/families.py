@@ -459,6 +459,21 @@ FAMILIES: dict[str, Family] = {
         "<|tool_call_argument_begin|>{{ f.arguments | tojson }}<|tool_call_end|><|tool_calls_section_end|>",
         format="kimi-k2",
     ),
+    "kimi-k3": Family(
+        system='<|open|>message role="system"<|sep|>{}<|close|>message<|sep|><|end_of_msg|>',
+        user='<|open|>message role="user"<|sep|>{}<|close|>message<|sep|><|end_of_msg|>',
+        assistant='<|open|>message role="assistant"<|sep|><|open|>response<|sep|>{}<|close|>response<|sep|>'
+        "<|close|>message<|sep|><|end_of_msg|>",
+        result='<|open|>message role="tool"<|sep|>{}<|close|>message<|sep|><|end_of_msg|>',
+        generation='<|open|>message role="assistant"<|sep|>',
+        tools='<|open|>message role="system"<|sep|>{{ tools | tojson }}<|close|>message<|sep|>',
+        call='<|open|>tools<|sep|><|open|>call tool="{{ f.name }}" index="1"<|sep|>'
+        + parameters('<|open|>argument key="K" type="string"<|sep|>V<|close|>argument<|sep|>')
+        + "<|close|>call<|sep|><|close|>tools<|sep|>",
+        opens="<|open|>{{ 'response' if thinking is false else 'think' }}<|sep|>",
+        format="kimi-k3",
+        thinking="<|open|>think<|sep|>",
+    ),
     "minimax-m2": Family(
         system="]~b]system\n{}[e~[\n",
         user="]~b]user\n{}[e~[\n",

@@ -152,6 +152,16 @@ MUSE_ZURICH = (
     f'<atem:parameter name="query">{Z}</atem:parameter>\n<atem:parameter name="exact">true</atem:parameter>\n'
     "</atem:invoke>\n</atem:function_calls>"
 )
+K3_PARIS = (
+    '<|open|>call tool="get_weather" index="1"<|sep|>'
+    '<|open|>argument key="city" type="string"<|sep|>Paris<|close|>argument<|sep|>'
+    '<|open|>argument key="days" type="number"<|sep|>3<|close|>argument<|sep|><|close|>call<|sep|>'
+)
+K3_ZURICH = (
+    '<|open|>call tool="search" index="2"<|sep|>'
+    f'<|open|>argument key="query" type="string"<|sep|>{Z}<|close|>argument<|sep|>'
+    '<|open|>argument key="exact" type="boolean"<|sep|>true<|close|>argument<|sep|><|close|>call<|sep|>'
+)
 M3 = "]<]minimax[>["
 M3_PARIS = f'{M3}<invoke name="get_weather">{M3}<city>Paris{M3}</city>{M3}<days>3{M3}</days>{M3}</invoke>'
 M3_ZURICH = f'{M3}<invoke name="search">{M3}<query>{Z}{M3}</query>{M3}<exact>true{M3}</exact>{M3}</invoke>'
@@ -302,6 +312,12 @@ EXAMPLES = [
         f"{M3}<tool_call><invoke name=",
         f"{M3}<tool_call>\n{M3_PARIS}\n{M3}</tool_call>",
         f"{M3}<tool_call>\n{M3_PARIS}\n{M3_ZURICH}\n{M3}</tool_call>",
+    ),
+    Example(
+        "kimi-k3",
+        "<|open|><|close|><|end_of_msg|>",
+        f"<|open|>tools<|sep|>{K3_PARIS}<|close|>tools<|sep|>",
+        f"<|open|>tools<|sep|>{K3_PARIS}{K3_ZURICH}<|close|>tools<|sep|>",
     ),
     Example(
         "deepseek-v3.2",

@@ -154,6 +154,39 @@ def test_parts_that_say_what_they_are(
         assert read(format, list(text), None) == read(format, [text], tools())
 
 
+K3 = ReplyFormat(tool_format(BY_NAME["kimi-k3"].template), thinking_of(BY_NAME["kimi-k3"].template))
+K3_ANSWER = "<|open|>response<|sep|>Yes, <b>.<|close|>response<|sep|>"
+K3_END = "<|close|>message<|sep|>"
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_tags_around_everything(opened: bool) -> None:
+    tokens = ["<|open|>", "<|close|>", "<|sep|>"]
+    thought = f"{'' if opened else '<|open|>think<|sep|>'}Hm.<|close|>think<|sep|>"
+    call = BY_NAME["kimi-k3"].several
+    for text, content, calls in [
+        (f"{thought}{K3_ANSWER}{K3_END}", "Yes, <b>.", 0),
+        (f"{thought}{K3_ANSWER}{call}{K3_END}", "Yes, <b>.", 2),
+        (f"{thought}<|open|>response<|sep|><|close|>response<|sep|>{call}{K3_END}", "", 2),
+        (f"{thought}{call}", "", 2),
+    ]:
+        for pieces in ([text], list(text)):
+            got = read(K3, pieces, tools(), opened=opened)
+            assert (got.reasoning, got.content, len(got.calls)) == ("Hm.", content, calls)
+        assert takes(K3, text, False, opened=opened, tokens=tokens) == "whole"
+        forced = takes(K3, text, False, opened=opened, tokens=tokens, choice="required")
+        assert forced == ("whole" if calls and not content else "wrong")
+    alone = read(K3, list(f"{thought}{K3_ANSWER}{K3_END}"), None, opened=opened)
+    assert (alone.reasoning, alone.content) == ("Hm.", "Yes, <b>.")
+    assert read(K3, ["Yes<|close|>response<|sep|>" + K3_END], None).content == "Yes"  # the prompt opened it
+
+
+def test_arguments_as_one_block() -> None:
+    call = '<|open|>call tool="f&amp;g" index="1"<|sep|><|open|>json type="object"<|sep|>{"a": "<|x|>"}'
+    text = f"<|open|>tools<|sep|>{call}<|close|>json<|sep|><|close|>call<|sep|><|close|>tools<|sep|>"
+    assert read(K3, list(text), tools()).parsed == [("f&g", {"a": "<|x|>"})]
+
+
 @pytest.mark.parametrize("name", ["harmony", "solar-open", "muse"])
 @pytest.mark.parametrize("control", [False, True])
 def test_reasoning_of_parts_is_in_the_grammar(name: str, control: bool) -> None:

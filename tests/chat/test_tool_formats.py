@@ -136,6 +136,11 @@ BROKEN = {
         "<｜tool▁calls▁begin｜>x",
         "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\nno",
     ],
+    "kimi-k3": [
+        "<|open|>tools<|sep|>no",
+        '<|open|>tools<|sep|><|open|>call tool="f',
+        '<|open|>tools<|sep|><|open|>call tool=""<|sep|>',
+    ],
     "kimi-k2": ["<|tool_calls_section_begin|>x", "<|tool_calls_section_begin|><|tool_call_begin|>f:0"],
     "functiongemma": ["<start_function_call>x", "<start_function_call>call:f no"],
     "lfm2": [

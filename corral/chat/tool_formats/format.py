@@ -21,6 +21,8 @@ class ToolFormat(ABC):
     """What may be control tokens: their text must be generated for the parser to see it."""
     answer_start: str = ""
     """What an answer begins with, where a plain text is none."""
+    framed: bool = False
+    """Answers have markers too: a reply is read with `script` also where there are no tools."""
     reasoning_start: str = ""
     reasoning_end: str = ""
     reasoning_end_before_calls: str = ""

@@ -27,6 +27,7 @@ class Harmony(ToolFormat):
     name = "harmony"
     found_by = ((START, CHANNEL, MESSAGE),)
     markers = (START, CHANNEL, MESSAGE, CONSTRAIN, *ENDS)
+    framed = True
     answer_start = "<|channel|>final<|message|>"
     reasoning_start = "<|channel|>analysis<|message|>"
     reasoning_end = "<|end|><|start|>assistant<|channel|>final<|message|>"

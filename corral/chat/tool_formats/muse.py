@@ -34,6 +34,7 @@ class Muse(ToolFormat):
     name = "muse"
     found_by = (("<atem:function_calls>", START),)
     markers = (START, MESSAGE, *ENDS)
+    framed = True
     answer_start = f" to=user{MESSAGE}"
     reasoning_start = f" to=self{MESSAGE}"
     reasoning_end_before_calls = NEXT

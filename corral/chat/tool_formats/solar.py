@@ -24,6 +24,7 @@ class Solar(ToolFormat):
     name = "solar-open"
     found_by = ((CALL_BEGIN, CALL_ARGS),)
     markers = (BEGIN, END, THINK, CONTENT, CALLS, CALLS_END, CALL_BEGIN, CALL_NAME, CALL_ARGS, CALL_END)
+    framed = True
     answer_start = CONTENT
     reasoning_start = THINK
     reasoning_end_before_calls = f"{END}{BEGIN}assistant"

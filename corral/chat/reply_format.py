@@ -15,8 +15,12 @@ from corral.chat.tool_formats import GENERIC, tool_format
 from corral.chat.tool_formats.format import ToolFormat
 from corral.chat.tools import Tools
 
-ANSWERS = (("<|START_RESPONSE|>", "<|END_RESPONSE|>"), ("<response>", "</response>"))
-"""Markers that some models put around the answer, after the reasoning."""
+ANSWERS = (
+    (("<|START_RESPONSE|>", "<|END_RESPONSE|>"), "<|START_RESPONSE|>"),  # Command R7B, Command A
+    (("<|START_TEXT|>", "<|END_TEXT|>"), "<|START_TEXT|>"),  # Cohere's mixtures of experts
+    (("<response>", "</response>"), "<response></response>"),  # Granite 3.3
+)
+"""Markers that some models put around the answer, after the reasoning, and what a template with them has."""
 
 NO_TOOLS = Tools((), (), required=False, parallel=False)
 
@@ -42,7 +46,7 @@ class ReplyFormat:
         found = tool_format(template)
         if not knows_tools and not found.framed:
             found = GENERIC
-        answer = next((a for a in ANSWERS if a[0] in template), None)
+        answer = next((markers for markers, found_by in ANSWERS if found_by in template), None)
         return cls(found, None if found.reasoning_end else thinking_of(template), answer)
 
     def markers(self, *, tools: bool) -> tuple[str, ...]:

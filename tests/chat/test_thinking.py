@@ -124,6 +124,20 @@ HARMONIES: list[tuple[str, str, str, int]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("template", "answer"),
+    [
+        ("<|START_RESPONSE|>", "<|START_RESPONSE|>"),
+        ("<|START_ACTION|>...<|START_TEXT|>", "<|START_TEXT|>"),
+        ("thoughts between <think></think> and your response between <response></response>", "<response>"),
+        ("<think></think> {{ '<response>' + result + '</response>' }}", ""),  # of a tool
+    ],
+)
+def test_the_markers_of_an_answer_are_found_in_a_template(template: str, answer: str) -> None:
+    found = ReplyFormat.of(template, knows_tools=True).answer
+    assert (found[0] if found else "") == answer
+
+
 MUSE_CALL = BY_NAME["muse"].text
 SOLAR = ReplyFormat(tool_format(BY_NAME["solar-open"].template))
 MUSE = ReplyFormat(tool_format(BY_NAME["muse"].template))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ _TOOL, _TOOL_2, _KEY, _VALUE, _RESULT = (
 )
 _ID, _ID_2, _LONG_ID = "Corral001", "Corral002", "call_corral_probe_0"
 _BROKEN = '{"corral'
+_THINKING_KEYS = ("thinking", "reasoning", "thought")  # gpt-oss and LFM 2.5; Solar; Apriel
 _SECONDS = 0.5
 """Longest rendering of a probe: an honest template takes less than a millisecond."""
 
@@ -73,8 +75,8 @@ class Capabilities:
     """The calls of a reply that also says something are lost."""
     single_calls: bool = False
     """A reply with several calls is refused."""
-    thinking_key: bool = False
-    """Earlier reasoning is called `thinking`, not `reasoning_content`."""
+    thinking_key: str = ""
+    """What earlier reasoning is called, if not `reasoning_content`."""
     short_ids: bool = False
     """Ids of calls must be nine letters and digits."""
 
@@ -132,10 +134,15 @@ def probe(template: ChatTemplate) -> Capabilities:
         alternation=dialogue and not shows([user, user_2], _USER, _USER_2),
         typed_content=typed_content,
         tools_always=no_tools is not None,
-        thinking_key="message.thinking" in template.source.text
-        and "reasoning_content" not in template.source.text,
+        thinking_key=_thinking_key(template.source.text),
     )
     return _probe_tools(facts, render, say)
+
+
+def _thinking_key(template: str) -> str:
+    if "reasoning_content" in template:
+        return ""
+    return next((k for k in _THINKING_KEYS if re.search(rf"message(\.{k}\b|\['{k}'\])", template)), "")
 
 
 def _probe_tools(facts: Capabilities, render: Render, say: Say) -> Capabilities:

@@ -42,7 +42,7 @@ def normalise(
     else:
         said = _write_calls(said, capabilities, format)
     if capabilities.thinking_key:
-        said = [_rename_reasoning(m) for m in said]
+        said = [_rename_reasoning(m, capabilities.thinking_key) for m in said]
     if not capabilities.system:
         said = fold_system(said)
     elif not capabilities.late_system or instructions:
@@ -209,12 +209,12 @@ def _write_calls(messages: list[Message], capabilities: Capabilities, format: To
     return said
 
 
-def _rename_reasoning(message: Message) -> Message:
-    """`thinking` for `reasoning_content`. Beside content and calls there is no place for it."""
+def _rename_reasoning(message: Message, key: str) -> Message:
+    """Another key for `reasoning_content`. Beside content and calls there is no place for it."""
     if "reasoning_content" not in message or (message["content"] and message.get("tool_calls")):
         return message
     rest = {k: v for k, v in message.items() if k != "reasoning_content"}
-    return {**rest, "thinking": message["reasoning_content"]}
+    return {**rest, key: message["reasoning_content"]}
 
 
 def _text(content: Any, where: str) -> str:

@@ -234,3 +234,14 @@ def test_a_template_that_stumbles_over_a_schema_gets_a_plainer_one() -> None:
         prompter(
             source + "{% if messages[0].content == 'no' %}{{ raise_exception('why not') }}{% endif %}"
         ).prompt([say("user", "no")], tools=tools)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    ["message.thinking", "message.reasoning", "message['thought']", "message.reasoning_content", "message.x"],
+)
+def test_earlier_reasoning_is_called_what_the_template_calls_it(shown: str) -> None:
+    source = f"{{% for message in messages %}}{{{{ message.content }}}}<{{{{ {shown} }}}}>{{% endfor %}}"
+    earlier = {**say("assistant", "A"), "reasoning_content": "R"}
+    expected = "A<>V<>" if shown == "message.x" else "A<R>V<>"
+    assert prompter(source).prompt([earlier, say("user", "V")]) == expected

@@ -67,5 +67,6 @@ NAMES = {"system": "supports_system_role", "typed_content": "supports_typed_cont
 
 def _caps(capabilities: Capabilities) -> dict[str, Any]:
     return {
-        NAMES.get(f.name, f"supports_{f.name}"): getattr(capabilities, f.name) for f in fields(capabilities)
+        NAMES.get(f.name, f"supports_{f.name}"): bool(getattr(capabilities, f.name))
+        for f in fields(capabilities)
     }

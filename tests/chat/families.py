@@ -263,6 +263,23 @@ FAMILIES: dict[str, Family] = {
         one_call=True,
         format="llama-3",
     ),
+    "toolace-2": Family(
+        **LLAMA_3,
+        tools="Put calls in the format of [func_name1(params_name1=params_value1), func_name2(params)]\n"
+        "{{ tools | tojson }}",
+        call="{{ '[' if loop.first else ', ' }}{{ f.name }}("
+        + "{% for k, v in f.arguments.items() %}{{ k }}={{ v | tojson }}{% endfor %})"
+        + "{{ ']' if loop.last }}",
+        format="pythonic",
+    ),
+    "olmo-3": Family(
+        **CHATML,
+        tools="<|im_start|>system\n<functions>{{ tools | tojson }}</functions><|im_end|>\n",
+        call="<function_calls>\n{{ f.name }}("
+        + "{% for k, v in f.arguments.items() %}{{ k }}={{ v | tojson }}{% endfor %})\n</function_calls>",
+        one_call=True,
+        format="olmo-3",
+    ),
     "functionary-3.1": Family(
         **LLAMA_3,
         tools="{{ tools | tojson }}",

@@ -392,6 +392,19 @@ EXAMPLES = [
         "<|tool_call_end|>",
     ),
     Example(
+        "olmo-3",
+        "<functions><function_calls>",
+        '<function_calls>\nget_weather(city="Paris", days=3)\n</function_calls>',
+        f'<function_calls>\nget_weather(city="Paris", days=3)\nsearch(query={js(Z)}, exact=true)\n'
+        "</function_calls>",
+    ),
+    Example(
+        "pythonic",
+        "<|start_header_id|>ipython [func_name1(params_name1=params_value1)]",
+        '[get_weather(city="Paris", days=3)]',
+        f'[get_weather(city="Paris", days=3), search(query={js(Z)}, exact=True)]',
+    ),
+    Example(
         "harmony",
         "<|start|><|channel|><|message|>",
         f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{A}<|call|>",
@@ -424,6 +437,6 @@ EXAMPLES = [
 ]
 PARTS = ("functionary-v3.2", "harmony", "solar-open", "muse")
 """Each part of a reply says what it is: text that does not is none."""
-WHOLE = ("llama-3", "llama-4", "generic", *PARTS)
+WHOLE = ("llama-3", "llama-4", "generic", "pythonic", *PARTS)
 """Where a call begins a reply or a part of it."""
 BY_NAME = {e.name: e for e in EXAMPLES}

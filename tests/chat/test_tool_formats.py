@@ -150,6 +150,8 @@ BROKEN = {
         "<|tool_call_start|>[f(a=1e999)]<|tool_call_end|>",
         "<|tool_call_start|>" + "(" * 5000 + "<|tool_call_end|>",
     ],
+    "pythonic": ["[1]", "[f(a=1)]", "[x](y)", "[get_weather(", "[get_weather(1)]", "[get_weather(a=b)]"],
+    "olmo-3": ["<function_calls>\nno\n</function_calls>", "<function_calls>"],
     "command-r": ["Action:\n```json\nno```"],
 }
 
@@ -254,6 +256,22 @@ def test_line_breaks_in_the_strings_of_a_pythonic_call() -> None:
     assert read(lfm, list(text), tools()).parsed == [("search", {"query": 'a "b"\nc'})]
     text = "<|tool_call_start|>[\n  search(query='a'),\n  search(query='b')\n]<|tool_call_end|>"
     assert read(lfm, list(text), tools()).parsed == [("search", {"query": "a"}), ("search", {"query": "b"})]
+
+
+def test_a_bare_list_of_calls() -> None:
+    bare = format_of(BY_NAME["pythonic"])
+    for text, calls, content in [
+        ("[search(query='[a] (b]', exact=True)] so", [("search", {"query": "[a] (b]", "exact": True})], "so"),
+        ("[search(query=['x', ['y']])]", [("search", {"query": ["x", ["y"]]})], ""),
+        ("[search(query='a'), nobody()]", [("search", {"query": "a"}), ("nobody", {})], ""),
+        ("[nobody(query='a')]", [], "[nobody(query='a')]"),
+        ("I say [search(query='a')]", [], "I say [search(query='a')]"),
+        ("[search(" + "]" * 1000, [], "[search(" + "]" * 1000),
+    ]:
+        for pieces in ([text], list(text)):
+            got = read(bare, pieces, tools())
+            assert (got.parsed, got.content) == (calls, content)
+    assert read(bare, ["[search(query='a')]"], None).content == "[search(query='a')]"
 
 
 @pytest.mark.parametrize("inside", ["a:[}<}", "a:[1}", "a:[,]", "a:}", "a:,b:1}", "a:[[}]", ":1}", "a:{}]"])

@@ -180,6 +180,12 @@ def test_tokens_inside_of_markers(name: str, tokens: Sequence[str]) -> None:
     assert takes(format, example.text.replace("get_", "got_"), False, tokens=tokens) == "wrong"
 
 
+def test_a_list_that_is_no_call() -> None:
+    format = ReplyFormat(tool_format(BY_NAME["pythonic"].template))
+    for text in ("[1, 2]", "[get_whatever(1)]", "[get_weather]", "[]", "[get_weather (or not)", "["):
+        assert takes(format, text, False) == ("wrong" if text == "[get_weather (or not)" else "whole"), text
+
+
 @every
 @kinds
 def test_text_before_a_call(example: Example, control: bool) -> None:

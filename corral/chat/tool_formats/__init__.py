@@ -51,6 +51,8 @@ FORMATS: Sequence[ToolFormat] = (
     gemma.GEMMA_4,
     gemma.FUNCTION_GEMMA,
     pythonic.LFM2,
+    pythonic.OLMO_3,
+    pythonic.BARE,
     tagged_json.PHI_4_MINI,
     tagged_json.GRANITE,
     tagged_json.NEMOTRON_V2,

@@ -433,10 +433,16 @@ EXAMPLES = [
         '{"name": "get_weather", "parameters": ' + A + "}",
         '[{"name": "get_weather", "parameters": ' + A + '}, {"name": "search", "parameters": ' + B + "}]",
     ),
+    Example(
+        "xlam",
+        "<|start_header_id|>ipython make calls in a single JSON array",
+        f"[{CALL}]",
+        f"[{CALL}, {CALL_2}]",
+    ),
     Example("generic", "", CALL, f"[{CALL}, {CALL_2}]"),
 ]
 PARTS = ("functionary-v3.2", "harmony", "solar-open", "muse")
 """Each part of a reply says what it is: text that does not is none."""
-WHOLE = ("llama-3", "llama-4", "generic", "pythonic", *PARTS)
+WHOLE = ("llama-3", "llama-4", "generic", "xlam", "pythonic", *PARTS)
 """Where a call begins a reply or a part of it."""
 BY_NAME = {e.name: e for e in EXAMPLES}

@@ -361,3 +361,14 @@ def test_broken_tags_end(inside: str) -> None:
 def test_tags_without_end() -> None:
     text = f'{M3}<tool_call>{M3}<invoke name="f">' + f"{M3}<a>" * 5000
     assert len(read(format_of(BY_NAME["minimax-m3"]), [text], tools()).calls) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["hermes", "granite", "nemotron-mini", "lfm2", "olmo-3", "kimi-k2", "generic"]
+)
+@pytest.mark.parametrize("calls", [[PARIS], [PARIS, ZURICH]], ids=["one", "two"])
+def test_calls_that_are_written_are_read(name: str, calls: list[tuple[str, Any]]) -> None:
+    """For templates that show the text of a reply only."""
+    format = format_of(BY_NAME[name])
+    text = format.tools.write([(function, json.dumps(arguments)) for function, arguments in calls])
+    assert read(format, [text], tools()).parsed == calls

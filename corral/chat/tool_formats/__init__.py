@@ -65,6 +65,7 @@ FORMATS: Sequence[ToolFormat] = (
     tagged_json.NEMOTRON_MINI,
     tagged_json.HERMES,
     functionary.V3_1,
+    bare_json.XLAM,
     bare_json.LLAMA_3,
     bare_json.LLAMA_4,
 )

@@ -18,12 +18,17 @@ FENCES = ("```json", "```tool_code", "```tool_call", "```")
 
 
 class BareJson(ToolFormat):
-    """`tag`: a control token that may come before the JSON."""
+    """`tag`: a control token that may come before the JSON. `array`: one call is in an array too."""
 
     def __init__(
-        self, name: str, keys: Keys, tag: str = "", found_by: tuple[tuple[str, ...], ...] = ()
+        self,
+        name: str,
+        keys: Keys,
+        tag: str = "",
+        array: bool = False,
+        found_by: tuple[tuple[str, ...], ...] = (),
     ) -> None:
-        self.name, self.keys, self.tag, self.found_by = name, keys, tag, found_by
+        self.name, self.keys, self.tag, self.array, self.found_by = name, keys, tag, array, found_by
         self.markers = (tag,) if tag else ()
 
     def script(self, r: Reader, tools: Tools | None) -> Script[None]:
@@ -47,8 +52,8 @@ class BareJson(ToolFormat):
         r.arguments(json.dumps({"code": "".join(program)}))
 
     def grammar(self, g: Grammar) -> str:
-        calls = json_grammar(g, self.keys, SPACE)
-        if g.tools.parallel:
+        calls = json_array_grammar(g, self.keys) if self.array else json_grammar(g, self.keys, SPACE)
+        if g.tools.parallel and not self.array:
             calls = f"({calls} | {json_array_grammar(g, self.keys)})"
         if self.tag:
             calls = f"({calls} | {g.marker(self.tag)} {calls})"
@@ -65,6 +70,7 @@ LLAMA_3 = BareJson(
     found_by=(("<|start_header_id|>", '"parameters"'), ("<|start_header_id|>", "ipython")),
 )
 LLAMA_4 = BareJson("llama-4", Keys("name", "parameters"), found_by=(("<|header_start|>", '"parameters"'),))
+XLAM = BareJson("xlam", Keys(), array=True, found_by=(("make calls in a single JSON array",),))
 GENERIC = BareJson("generic", Keys())
 """For templates that don't know tools, or whose syntax is none of ours: the system message describes them
 (`messages.py`)."""

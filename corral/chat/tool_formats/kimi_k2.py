@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from corral.chat.grammar import Grammar
 from corral.chat.reader import Reader, Script
 from corral.chat.tool_formats.format import MarkedCalls
@@ -36,6 +38,13 @@ class KimiK2(MarkedCalls):
             return False
         yield from r.close(SECTION_END)
         return True
+
+    def write(self, calls: Sequence[tuple[str, str]]) -> str:
+        texts = [
+            f"{CALL_BEGIN}functions.{name}:{i}{ARGUMENT}{arguments}{CALL_END}"
+            for i, (name, arguments) in enumerate(calls)
+        ]
+        return f"{SECTION_BEGIN}{''.join(texts)}{SECTION_END}"
 
     def body(self, g: Grammar) -> str:
         call = g.one_of(

@@ -59,6 +59,10 @@ class ReplyFormat:
         """Whether a prompt leaves the reasoning open."""
         return self.thinking is not None and self.thinking.opened_by(prompt)
 
+    def closed_by(self, prompt: str) -> bool:
+        """Whether a prompt says that there is no reasoning, or no more."""
+        return self.thinking is not None and self.thinking.closed_by(prompt)
+
     def parser(
         self,
         tools: Tools | None,

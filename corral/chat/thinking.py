@@ -27,6 +27,10 @@ class Thinking:
         last = prompt.rfind(self.start)
         return last >= 0 and not prompt[last + len(self.start) :].strip()
 
+    def closed_by(self, prompt: str) -> bool:
+        """Whether a prompt ends the reasoning: the reply has none."""
+        return prompt.rstrip().endswith(self.end)
+
     def script(self, r: Reader, *, opened: bool) -> Script[None]:
         """Reads the reasoning, if there is any."""
         if not opened:

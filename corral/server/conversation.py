@@ -83,6 +83,7 @@ def reply_rules(tokenizer: Tokenizer, talk: Conversation, asked: Constraint | No
         return ReplyRules(asked, asked, special)
 
     def rules(*, thinks: bool) -> Constraint:
+        thinks = thinks and not talk.format.closed_by(talk.prompt.text)
         lark = talk.format.grammar(
             talk.tools, token, schema=schema, opened=thinks and talk.prompt.opened, thinks=thinks
         )

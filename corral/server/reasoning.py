@@ -20,6 +20,15 @@ FORMATS: dict[str, Thoughts] = {
 """`reasoning_format`: whether reasoning is in `reasoning_content`, in the content, or in both."""
 
 
+OTHER_NAMES: dict[str, dict[bool, Any]] = {
+    "thinking": {True: True, False: False},  # DeepSeek, Granite, Kimi K3
+    "reasoning": {True: True, False: False},  # Cohere, GigaChat 3.5
+    "thinking_mode": {True: "enabled", False: "disabled"},  # MiniMax M3
+    "thinking_budget": {False: 0},  # Seed-OSS
+}
+"""What templates call `enable_thinking`, and its values there."""
+
+
 @dataclass(frozen=True)
 class Reasoning:
     """`variables` are the template's. `budget`: most tokens of reasoning, -1: any; `message` ends it then."""
@@ -56,6 +65,8 @@ def read_reasoning(request: ChatRequest, config: ServerConfig) -> Reasoning:
         variables["enable_thinking"] = False
     elif request.reasoning_effort is not None:
         variables["reasoning_effort"] = request.reasoning_effort
-    if isinstance(variables.get("enable_thinking"), bool):  # some templates have another name for it
-        variables.setdefault("thinking", variables["enable_thinking"])
+    if isinstance(on := variables.get("enable_thinking"), bool):
+        for name, words in OTHER_NAMES.items():
+            if on in words:
+                variables.setdefault(name, words[on])
     return Reasoning(FORMATS[format], variables, budget, message or "")

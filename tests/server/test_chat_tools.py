@@ -230,6 +230,41 @@ async def test_whether_to_reason(connected: Any) -> None:
             assert prompt_of(engine.submits[0]).endswith("<think>\n") == reasons, (config, request)
 
 
+@pytest.mark.parametrize("end", ["<think>\n\n</think>\n\n", "</think>"])
+async def test_a_call_is_not_behind_more_reasoning_where_the_prompt_has_ended_it(
+    connected: Any, end: str
+) -> None:
+    for template, thinks in ((f"{HERMES}{end}", False), (f"{HERMES}{{# {end} #}}", True)):
+        engine = FakeEngine()
+        await post(fake_state(engine, template), connected, tools=[TOOL], tool_choice="required")
+        assert engine.submits[0].constraint is not None
+        assert ("think" in engine.submits[0].constraint.text) == thinks
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "thinking is not defined or thinking",
+        "reasoning is not defined or reasoning",
+        "thinking_mode != 'disabled'",
+        "thinking_budget != 0",
+    ],
+)
+async def test_other_names_of_whether_to_reason(connected: Any, condition: str) -> None:
+    template = HERMES + f"{{% if {condition} %}}<think>\n{{% endif %}}"
+    for request, reasons in [
+        ({}, True),
+        ({"enable_thinking": True}, True),
+        ({"enable_thinking": False}, False),
+        ({"reasoning_effort": "none"}, False),
+        ({"thinking_budget_tokens": 0}, False),
+        ({"enable_thinking": False, "chat_template_kwargs": {condition.split()[0]: "mine"}}, True),
+    ]:
+        engine = FakeEngine()
+        await post(fake_state(engine, template), connected, **request)
+        assert prompt_of(engine.submits[0]).endswith("<think>\n") == reasons, request
+
+
 async def test_a_budget_of_none_closes_what_the_template_opens(connected: Any) -> None:
     engine = FakeEngine()
     state = fake_state(engine, HERMES + "<think>\n", reasoning_budget_message="Enough.")

@@ -41,6 +41,7 @@ class Reader:
         self.reasons = False
         """Whether what comes next is reasoning, as far as it is known."""
         self._new_id = new_id
+        self._ids: set[str] = set()
         self._text, self._at, self._told = "", 0, 0
         self._ended = False
         self._kind: type[Content] | type[Reasoning] = Content  # of what was said last
@@ -77,9 +78,12 @@ class Reader:
             self.border()
 
     def call(self, name: str, id: str | None = None) -> None:
-        """A call begins. Its arguments follow with `arguments`."""
+        """A call begins; its arguments follow with `arguments`. `id`: the text's, which models repeat."""
+        if not id or id in self._ids:
+            id = self._new_id()
+        self._ids.add(id)
         self.border()
-        self.deltas.append(ToolCall(self.calls, id or self._new_id(), name))
+        self.deltas.append(ToolCall(self.calls, id, name))
         self.calls += 1
         self.tell()
         self._in_call = True

@@ -258,6 +258,15 @@ def test_line_breaks_in_the_strings_of_a_pythonic_call() -> None:
     assert read(lfm, list(text), tools()).parsed == [("search", {"query": "a"}), ("search", {"query": "b"})]
 
 
+def test_no_two_calls_have_one_id() -> None:
+    for name in ("kimi-k2", "solar-open"):
+        example = BY_NAME[name]
+        text = example.several.replace("search:1", "search:0").replace("f6g7h8i9j0", "a1b2c3d4e5")
+        text = text.replace("functions.search:0", "functions.get_weather:0")
+        got = read(format_of(example), [text], tools())
+        assert got.ids == [IDS[name], "id0"]
+
+
 def test_a_bare_list_of_calls() -> None:
     bare = format_of(BY_NAME["pythonic"])
     for text, calls, content in [

@@ -49,7 +49,12 @@ NOBODY = Response(status_code=499)
 
 
 async def read_body(request: Request, limit: int, seconds: float) -> bytes:
-    """Raises PayloadTooLarge as soon as it is clear, RequestTimeout, ClientGone."""
+    """Raises PayloadTooLarge as soon as it is clear, RequestError, RequestTimeout, ClientGone."""
+    encoding = request.headers.get("content-encoding", "")
+    if encoding.lower() not in ("", "identity"):
+        raise RequestError(
+            f"Header 'Content-Encoding': {encoding[:40]!r} is not supported, expected a body as it is"
+        )
     body = bytearray()
     declared = request.headers.get("content-length", "")
     try:

@@ -324,6 +324,17 @@ async def test_a_bug_is_a_500_that_says_nothing(connected: Any, caplog: pytest.L
     assert "the secret" in caplog.text
 
 
+async def test_a_compressed_body_is_refused(client: httpx.AsyncClient) -> None:
+    headers = {"content-encoding": "gzip"}
+    response = await client.post("/tokenize", content=b"\x1f\x8b", headers=headers)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith(
+        "Header 'Content-Encoding': 'gzip' is not supported"
+    )
+    plain = await client.post("/tokenize", json={"content": "a"}, headers={"content-encoding": "identity"})
+    assert plain.status_code == 200
+
+
 async def test_a_body_that_is_too_large_is_413(connected: Any) -> None:
     state = fake_state()
     state.max_body = 100

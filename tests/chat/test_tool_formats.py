@@ -223,11 +223,13 @@ def test_llamas_python_tag() -> None:
 
 
 def test_arguments_are_streamed() -> None:
-    for name in ("hermes", "qwen3-coder", "mistral-args", "gemma-4"):
-        example = next(e for e in EXAMPLES if e.name == name)
+    for example in EXAMPLES:
+        name = example.name
+        if name in ("lfm2", "olmo-3", "pythonic"):
+            continue  # Python's text is no JSON until it has ended
         parser = format_of(example).parser(tools(), opened=False)
         deltas = [parser.feed(c) for c in example.text]
-        assert sum(map(bool, deltas)) > 10, name
+        assert sum(map(bool, deltas)) > 8, name
 
 
 def test_parameters_take_the_types_of_the_schema() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_model import TRAIN_CTX, write_toy_model
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "soak.py"
 
@@ -28,10 +29,7 @@ def soak() -> Any:
 
 @pytest.mark.slow
 @pytest.mark.native
-def test_every_request_ends_once_and_all_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parent / "engine")
-    from toy_model import TRAIN_CTX, write_toy_model
-
+def test_every_request_ends_once_and_all_comes_back(tmp_path: Path) -> None:
     model = write_toy_model(tmp_path / "toy.gguf")
     command = [sys.executable, str(SCRIPT), "--model", str(model), "--ctx-size", str(TRAIN_CTX)]
     command += ["--minutes", "0.35", "--kill-seconds", "5", "--clients", "6"]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from toy_model import write_toy_model
 
 from corral.gguf.reader import GGUFFile
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "engine"))
-from toy_model import write_toy_model
 
 WIDER = 160
 """A multiple that the toy's inner width is of, and its width is not."""

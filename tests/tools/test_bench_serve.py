@@ -7,18 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from toy_model import write_toy_model
 
 from corral import cli
 from corral.errors import OptionError
 from corral.tools.bench_serve import Server
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "engine"))  # for toy_model
-
 
 @pytest.fixture
 def toy_file(tmp_path: Path) -> Path:
-    from toy_model import write_toy_model
-
     return write_toy_model(tmp_path / "toy.gguf")
 
 

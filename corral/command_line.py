@@ -126,7 +126,9 @@ def _take(flag: Flag, rest: list[str], index: Mapping[str, object]) -> list[str]
     if flag.is_switch:
         return []
     if flag.kind.bare:
-        return [rest.pop()] if rest and _readable(flag, rest[-1]) else [flag.kind.bare]
+        # what is no flag can only be its value, if a wrong one
+        taken = rest and (not rest[-1].startswith("-") or _readable(flag, rest[-1]))
+        return [rest.pop()] if taken else [flag.kind.bare]
     words = []
     for _ in range(flag.kind.words):
         if not rest or _canonical(rest[-1].partition("=")[0]) in index:
@@ -289,12 +291,16 @@ def _check_mode(given: Given, warnings: list[str]) -> None:
     variable = given.source is Source.ENVIRONMENT
     name = f"{given.name} ({flag.name})" if variable and flag.names else given.name
     if flag.mode is Mode.PLANNED:
-        shown = "" if flag.is_switch else f" {given.value}"
+        shown = "" if flag.is_switch else f" {_shown(given.value)}"
         raise OptionError(f"error: {name}{shown} is not built yet (planned): {flag.help}")
     if flag.mode is Mode.REFUSED:
         raise OptionError(f"error: {name} is not supported: {flag.reason}")
     if flag.mode is Mode.ACCEPTED:
         warnings.append(f"{name} has no effect: {flag.reason}")
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _fold(effective: Iterable[Given], warnings: list[str]) -> dict[str, Any]:

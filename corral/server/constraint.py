@@ -8,10 +8,27 @@ import msgspec
 
 from corral.config import ServerConfig
 from corral.engine.messages import Constraint
-from corral.errors import RequestError
+from corral.errors import OptionError, RequestError
 from corral.server.schema import GenerateRequest
+from corral.tokenizer.tokenizer import Tokenizer
 
 ANY_OBJECT = {"type": "object"}
+
+
+def check(config: ServerConfig, tokenizer: Tokenizer) -> None:
+    """Raises OptionError if the server's own constraint is of no use: else every request would be told so."""
+    if config.constraint is None:
+        return
+    from corral.sampling.constraint import Grammars  # the compiler, which is the engine's in all other cases
+
+    kind, text = config.constraint
+    control = [id for id in range(tokenizer.vocab_size) if tokenizer.is_control(id)]
+    grammars = Grammars(tokenizer.token_bytes_table(), control, tokenizer.eog_ids)
+    try:
+        grammars.compile_now(kind, text)
+    except RequestError as error:
+        flag = {"gbnf": "--grammar", "json_schema": "--json-schema"}[kind]
+        raise OptionError(f"error: {flag}: {error}") from None
 
 
 def constraint_of(request: GenerateRequest, config: ServerConfig) -> Constraint | None:

@@ -34,7 +34,7 @@ from corral.engine.client import EngineClient
 from corral.engine.messages import Ready
 from corral.errors import InternalError
 from corral.gguf.reader import GGUFFile
-from corral.server import sockets, tls
+from corral.server import constraint, sockets, tls
 from corral.server.app import build_app
 from corral.server.model_info import model_info
 from corral.server.reaper import reap_orphans
@@ -229,6 +229,7 @@ def load_model(config: ServerConfig, file: GGUFFile, model: ModelConfig) -> Load
         was = "which the file does not have" if before is None else f"not {before!r} as in the file"
         log.info("metadata: %s is %r, %s", key, file.metadata[key], was)
     tokenizer = load_tokenizer(file)
+    constraint.check(config, tokenizer)
     source = choose_template(file.metadata, config.chat_template)
     if source.note:
         log.warning("%s", source.note)

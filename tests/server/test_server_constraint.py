@@ -7,12 +7,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from toy_model import write_toy_model
 
 from corral.config import ServerConfig
 from corral.engine.messages import Constraint
-from corral.errors import RequestError
-from corral.server.constraint import constraint_of
+from corral.errors import OptionError, RequestError
+from corral.gguf.reader import GGUFFile
+from corral.server.constraint import check, constraint_of
 from corral.server.schema import GenerateRequest
+from corral.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 SCHEMA = {"type": "array", "items": {"type": "integer"}}
 ANY = {"type": "object"}
@@ -98,3 +101,27 @@ def test_the_servers_own_counts_where_a_request_asks_for_none() -> None:
     assert read({}, **own) == ("gbnf", GRAMMAR)
     assert read({"response_format": {"type": "text"}}, **own) == ("gbnf", GRAMMAR)
     assert read({"json_schema": SCHEMA}, **own) == ("json_schema", SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return load_tokenizer(GGUFFile.open(write_toy_model(tmp_path_factory.mktemp("toy") / "toy.gguf")))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "message"),
+    [
+        (("gbnf", "root ::= ("), r"^error: --grammar: the grammar is not valid: line 1, column 11: "),
+        (("json_schema", '{"type": "foo"}'), "^error: --json-schema: the JSON schema is not valid: .*foo"),
+    ],
+)
+def test_a_wrong_one_of_the_server_is_told_at_start(
+    tokenizer: Tokenizer, constraint: Any, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        check(ServerConfig(constraint=constraint), tokenizer)
+
+
+@pytest.mark.parametrize("constraint", [None, ("gbnf", GRAMMAR), ("json_schema", json.dumps(SCHEMA))])
+def test_a_sound_one_of_the_server_is_not(tokenizer: Tokenizer, constraint: Any) -> None:
+    check(ServerConfig(constraint=constraint), tokenizer)

@@ -46,7 +46,7 @@ def memory_limit(root: Path = ROOT) -> MemoryLimit | None:
         found.append(MemoryLimit(int(group.value), group.source))
     available = _available(root)
     if available is not None:
-        found.append(MemoryLimit(available, "/proc/meminfo (MemAvailable)"))
+        found.append(MemoryLimit(available, "MemAvailable of /proc/meminfo"))
     return min(found, key=lambda limit: limit.bytes, default=None)
 
 

@@ -167,7 +167,7 @@ def test_the_tighter_limit_counts(tmp_path: Path) -> None:
     proc = tmp_path / "proc"
     proc.mkdir()
     (proc / "meminfo").write_text("MemTotal: 16 kB\nMemAvailable:       8 kB\n")
-    assert budget.memory_limit(tmp_path) == MemoryLimit(8192, "/proc/meminfo (MemAvailable)")
+    assert budget.memory_limit(tmp_path) == MemoryLimit(8192, "MemAvailable of /proc/meminfo")
     (proc / "self").mkdir()
     (proc / "self/cgroup").write_text("0::/\n")
     (proc / "self/mountinfo").write_text("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")

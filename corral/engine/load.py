@@ -65,11 +65,7 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     """
     started = time.perf_counter()
     file = GGUFFile.open(model.path, model.metadata_overrides)
-    program = trace_program(file)
-    encoder = not has_logits(program)
-    pooling = choose(config, file, encoder=encoder)
-    if pooling:
-        program = trace_program(file, "scores" if pooling == "rank" else "hidden")
+    program, pooling, encoder = _traced(file, config)
     where = filesystem.of(file.path)
     file.in_order = where.read_in_order
     mode = model.load_mode
@@ -78,7 +74,7 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     held = _tables(program) if mode in ("none", "mlock") else set()
     train_ctx = file.require(f"{file.architecture}.context_length", int)
     threads = cpu.decide(config.threads, cpu.limits(), force=config.force_threads)
-    cache_types = CacheTypes(CACHE_TYPES[config.cache_type_k], CACHE_TYPES[config.cache_type_v])
+    cache_types = _cache_types(config)
     memory = _plan_memory(program, file, config, train_ctx, threads.threads, held, cache_types, pooling)
     for line in memory.describe():
         progress(0.0, line)
@@ -147,6 +143,39 @@ def load(model: ModelConfig, config: EngineConfig, progress: Progress) -> Loaded
     return LoadedModel(engine, ready, cache.check if cache else None)
 
 
+def plan_memory(file: GGUFFile, config: EngineConfig) -> budget.MemoryPlan:
+    """What `load` would plan with if there were memory without end. Raises ModelFileError as it does."""
+    program, pooling, _ = _traced(file, config)
+    train_ctx = file.require(f"{file.architecture}.context_length", int)
+    threads = cpu.decide(config.threads, cpu.limits(), force=config.force_threads).threads
+    return _plan_memory(
+        program, file, config, train_ctx, threads, set(), _cache_types(config), pooling, unlimited=True
+    )
+
+
+class _Traced(NamedTuple):
+    """A model, up to what is wanted of it."""
+
+    program: Program
+    pooling: Pooling | None
+    """How embeddings are made; None: the program ends in logits, to generate."""
+    encoder: bool
+    """It can make nothing but embeddings."""
+
+
+def _traced(file: GGUFFile, config: EngineConfig) -> _Traced:
+    program = trace_program(file)
+    encoder = not has_logits(program)
+    pooling = choose(config, file, encoder=encoder)
+    if pooling:
+        program = trace_program(file, "scores" if pooling == "rank" else "hidden")
+    return _Traced(program, pooling, encoder)
+
+
+def _cache_types(config: EngineConfig) -> CacheTypes:
+    return CacheTypes(CACHE_TYPES[config.cache_type_k], CACHE_TYPES[config.cache_type_v])
+
+
 def _limits(
     config: EngineConfig, ctx: context.Context, num_blocks: int, step_tokens: int, prompt_rows: int
 ) -> Limits:
@@ -181,8 +210,8 @@ def _slot_files(file: GGUFFile, config: EngineConfig, executor: ModelExecutor) -
         return None
     if not Path(config.slot_save_path).is_dir():
         raise OptionError(f"error: --slot-save-path {config.slot_save_path} is no folder")
-    types = CACHE_TYPES[config.cache_type_k], CACHE_TYPES[config.cache_type_v]
-    return SlotFiles(config.slot_save_path, model_id(file, executor.name, *types), executor)
+    id = model_id(file, executor.name, *_cache_types(config))
+    return SlotFiles(config.slot_save_path, id, executor)
 
 
 def _draft(config: EngineConfig) -> DraftParams | None:
@@ -276,6 +305,8 @@ def _plan_memory(
     held: set[str],
     cache_types: CacheTypes,
     pooling: Pooling | None = None,
+    *,
+    unlimited: bool = False,
 ) -> budget.MemoryPlan:
     """Decide the size of the KV cache before anything is loaded.
 
@@ -312,7 +343,7 @@ def _plan_memory(
             activations_per_token=per_token,
             step_tokens=step_tokens,
         ),
-        budget.memory_limit(),
+        None if unlimited else budget.memory_limit(),
         ctx_size=context.asked(config),
         contexts=config.parallel if config.kv_unified and not program.whole else 1,
         fit=config.fit,

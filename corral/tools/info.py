@@ -14,16 +14,16 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from corral.config import EngineConfig
+from corral.engine.load import plan_memory
 from corral.errors import ModelFileError
 from corral.gguf.reader import GGUFFile
 from corral.gguf.types import GGMLType, ValueType, file_type_name
-from corral.system.budget import process_overhead
-from corral.system.memory import kv_bytes_per_token
+from corral.system.budget import MemoryPlan
 
 SHOWN_ELEMENTS = 6
 SHOWN_CHARACTERS = 100
 TOKENS = "tokenizer.ggml.tokens"
-MERGES = "tokenizer.ggml.merges"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +52,11 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(file: GGUFFile, ctx_size: int = 0, parallel: int = 1) -> dict[str, Any]:
     """All that `info` prints, as JSON values; amounts in bytes. `ctx_size` 0 is the context of the model."""
+    plan, refused = None, None
+    try:
+        plan = plan_memory(file, EngineConfig(ctx_size=ctx_size or None, parallel=parallel))
+    except ModelFileError as error:
+        refused = str(error)
     return {
         "files": [str(path) for path in file.paths],
         "file_bytes": sum(path.stat().st_size for path in file.paths),
@@ -59,8 +64,9 @@ def describe(file: GGUFFile, ctx_size: int = 0, parallel: int = 1) -> dict[str, 
         "alignment": file.alignment,
         "metadata": {key: _value(file, key) for key in file.metadata},
         "model": _model(file),
+        "refused": refused,
         "tensors": _tensors(file),
-        "memory": _memory(file, ctx_size, parallel),
+        "memory": _memory(plan, parallel),
     }
 
 
@@ -113,25 +119,18 @@ def _row(name: str, count: int, parameters: int, size: int) -> dict[str, Any]:
     return {"type": name, "count": count, "parameters": parameters, "bytes": size, "bits_per_weight": bits}
 
 
-def _memory(file: GGUFFile, ctx_size: int, parallel: int) -> dict[str, Any]:
-    """Weights as the kernels pack them; KV cache in f16. What the file does not say is None."""
-    weights = sum(tensor.type.packed_nbytes(tensor.n_elements) for tensor in file.tensors.values())
-    tokens = ctx_size or file.get(f"{file.architecture}.context_length", int, 0)
-    try:
-        per_token = kv_bytes_per_token(file)
-    except ModelFileError:  # an architecture without these keys
-        per_token = None
-    kv_cache = None if per_token is None or not tokens else per_token * tokens
-    processes = process_overhead(file.metadata.array_length(TOKENS), file.metadata.array_length(MERGES))
+def _memory(plan: MemoryPlan | None, parallel: int) -> dict[str, Any]:
+    """What `corral serve` would plan; KV cache in f16. All of it is None for a model that it refuses."""
     return {
-        "ctx_size": tokens or None,
+        "ctx_size": plan and plan.ctx_size,
         "parallel": parallel,
-        "ctx_size_per_request": tokens // parallel or None,
-        "weights": weights,
-        "kv_bytes_per_token": per_token,
-        "kv_cache": kv_cache,
-        "processes": processes,
-        "total": None if kv_cache is None else weights + kv_cache + processes,
+        "ctx_size_per_request": plan and plan.ctx_size // parallel,
+        "weights": plan and plan.weights,
+        "kv_bytes_per_token": plan and plan.kv_cache // plan.pool,
+        "kv_cache": plan and plan.kv_cache,
+        "activations": plan and plan.activations,
+        "processes": plan and plan.overhead,
+        "total": plan and plan.total,
     }
 
 
@@ -149,8 +148,11 @@ def _print(report: dict[str, Any], console: Console) -> None:
         bits = "-" if row["bits_per_weight"] is None else f"{row['bits_per_weight']:.2f}"
         tensors.add_row(row["type"], str(row["count"]), f"{row['parameters']:,}", _size(row["bytes"]), bits)
     console.print(tensors)
+    if report["refused"]:
+        console.print(Text(f"\ncorral serve refuses it: {_printable(report['refused'], 1000)}"))
+        return
     memory = report["memory"]
-    sizes = {name: memory[name] for name in ("weights", "kv_cache", "processes", "total")}
+    sizes = {name: memory[name] for name in ("weights", "kv_cache", "activations", "processes", "total")}
     console.print(
         _pairs(
             "memory",
@@ -158,14 +160,14 @@ def _print(report: dict[str, Any], console: Console) -> None:
                 "context, tokens": memory["ctx_size"],
                 f"each of {memory['parallel']} at once": memory["ctx_size_per_request"],
                 "kv_cache, bytes a token (f16)": memory["kv_bytes_per_token"],
-                **{name: None if size is None else _size(size) for name, size in sizes.items()},
+                **{name: _size(size) for name, size in sizes.items()},
             },
         )
     )
 
 
 def _pairs(title: str, pairs: dict[str, Any]) -> Table:
-    columns = (Column(overflow="fold"), Column(overflow="fold"))
+    columns = (Column(no_wrap=True, overflow="fold"), Column(overflow="fold"))
     table = Table(*columns, title=title, title_justify="left", show_header=False)
     for key, value in pairs.items():
         table.add_row(Text(_printable(key, SHOWN_CHARACTERS)), Text(_shown(value)))

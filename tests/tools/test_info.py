@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy_model import TRAIN_CTX, write_toy_model
 
+from corral.config import EngineConfig, ModelConfig
+from corral.engine.load import load
 from corral.errors import ModelFileError
 from corral.gguf.types import GGMLType
 from corral.gguf.writer import GGUFWriter
-from corral.system.budget import process_overhead
+from corral.system.budget import mib
 from corral.tools import info
 
-KV_PER_TOKEN = 2 * 2 * 1 * 32 * 2
+KV_PER_TOKEN = 2 * 2 * 2 * 16 * 2
+"""Of the toy model: keys and values of two layers, two heads of 16, two bytes each."""
 
 
 @pytest.fixture
@@ -90,17 +94,50 @@ def test_tensors_by_type(writer: GGUFWriter, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(
     ("words", "tokens", "each"),
-    [((), 1000, 1000), (("--ctx-size", "0"), 1000, 1000), (("-c", "300", "-np", "4"), 300, 75)],
+    [
+        ((), TRAIN_CTX, TRAIN_CTX),
+        (("--ctx-size", "0"), TRAIN_CTX, TRAIN_CTX),
+        (("-c", "300", "-np", "4"), 300, 75),
+    ],
 )
 def test_memory(
-    writer: GGUFWriter, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], tokens: int, each: int
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], tokens: int, each: int
 ) -> None:
-    report = _json(capsys, writer.write()[0], *words)
-    memory, weights = report["memory"], report["tensors"]["total"]["bytes"]
-    vocabulary = report["model"]["vocabulary"]
+    report = _json(capsys, write_toy_model(tmp_path / "toy.gguf"), *words)
+    memory = report["memory"]
+    assert report["refused"] is None
     assert memory["kv_bytes_per_token"] == KV_PER_TOKEN
     assert (memory["ctx_size"], memory["ctx_size_per_request"]) == (tokens, each)
-    assert memory["total"] == weights + KV_PER_TOKEN * tokens + process_overhead(vocabulary, 0)
+    assert memory["kv_cache"] == KV_PER_TOKEN * tokens
+    parts = ("weights", "kv_cache", "activations", "processes")
+    assert memory["total"] == sum(memory[part] for part in parts)
+    assert min(memory[part] for part in parts) > 0
+
+
+def test_memory_is_what_the_server_plans_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_toy_model(tmp_path / "toy.gguf")
+    told: list[str] = []
+    config = EngineConfig(executor="reference", threads=1, ctx_size=4096, parallel=2)
+    load(ModelConfig(path=str(path)), config, lambda _, message: told.append(message))
+    memory = _json(capsys, path, "-c", "4096", "-np", "2")["memory"]
+    sizes = {
+        "weights": memory["weights"],
+        "KV cache": memory["kv_cache"],
+        "activations": memory["activations"],
+        "processes": memory["processes"],
+        "=": memory["total"],
+    }
+    for name, size in sizes.items():
+        assert f"{name} {mib(size)}" in told[0], told[0]
+
+
+def test_a_model_that_is_not_served_is_told_so(
+    writer: GGUFWriter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    path = writer.write()[0]
+    assert _run(path) == 0
+    assert f"corral serve refuses it: {path}: " in capsys.readouterr().out
 
 
 def test_what_the_file_does_not_say_is_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +145,7 @@ def test_what_the_file_does_not_say_is_null(tmp_path: Path, capsys: pytest.Captu
     report = _json(capsys, path)
     assert report["model"]["vocabulary"] is None
     assert report["model"]["chat_template"] is False
+    assert "general.architecture is 'clip', expected one of" in report["refused"]
     assert report["memory"]["total"] is None
     assert report["tensors"]["total"]["bits_per_weight"] is None
     assert _run(path) == 0

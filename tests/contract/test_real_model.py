@@ -23,7 +23,7 @@ CAPITAL: Any = [{"role": "user", "content": "What is the capital of France?"}]
 
 @pytest.fixture(scope="module")
 def server(smollm2_path: Path) -> Iterator[Server]:
-    server = Server(smollm2_path, "-c", "1024")
+    server = Server(smollm2_path, "-c", "4096")
     yield server
     server.stop()
 
@@ -108,19 +108,22 @@ def test_logprobs_of_a_greedy_answer(client: openai.OpenAI) -> None:
 def test_a_schema_is_followed(client: openai.OpenAI) -> None:
     schema = {
         "type": "object",
-        "properties": {"city": {"enum": ["Paris", "Rome"]}, "people": {"type": "integer"}},
+        "properties": {
+            "city": {"enum": ["Paris", "Rome"]},
+            "people": {"type": "integer", "minimum": 0, "maximum": 99},
+        },
         "required": ["city", "people"],
         "additionalProperties": False,
     }
     wanted: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     for seed in range(3):
         response = client.chat.completions.create(
-            model="x", messages=CAPITAL, seed=seed, temperature=1.5, max_tokens=60, response_format=wanted
+            model="x", messages=CAPITAL, seed=seed, temperature=1.5, max_tokens=250, response_format=wanted
         )
-        if response.choices[0].finish_reason == "stop":
-            value = json.loads(response.choices[0].message.content or "")
-            assert value["city"] in ("Paris", "Rome")
-            assert isinstance(value["people"], int)
+        assert response.choices[0].finish_reason == "stop"  # all that the schema allows is shorter
+        value = json.loads(response.choices[0].message.content or "")
+        assert value["city"] in ("Paris", "Rome")
+        assert value["people"] in range(100)
     wanted["json_schema"]["schema"] = {"type": "objekt"}
     with pytest.raises(openai.BadRequestError, match="Invalid type: objekt"):
         client.chat.completions.create(model="x", messages=CAPITAL, response_format=wanted)
@@ -128,18 +131,19 @@ def test_a_schema_is_followed(client: openai.OpenAI) -> None:
 
 def test_a_prompt_that_does_not_fit(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="exceeds the available context size"):
-        client.completions.create(model="x", prompt="word " * 2000)
+        client.completions.create(model="x", prompt="word " * 5000)
 
 
 def test_a_client_that_leaves_frees_the_engine(server: Server, client: openai.OpenAI) -> None:
-    request = {"messages": CAPITAL, "max_tokens": 900, "ignore_eos": True, "stream": True}
+    request = {"messages": CAPITAL, "max_tokens": 3900, "ignore_eos": True, "stream": True}
     with contextlib.ExitStack() as stack:
         for _ in range(4):  # as many as run at the same time
             stream = httpx.stream("POST", server.url + "/v1/chat/completions", json=request, timeout=60)
             next(stack.enter_context(stream).iter_lines())
     began = time.monotonic()
     client.chat.completions.create(model="x", messages=CAPITAL, max_tokens=2)
-    assert time.monotonic() - began < 2
+    # four texts of 3900 tokens take longer on any machine
+    assert time.monotonic() - began < 8
 
 
 def test_an_engine_that_is_killed_is_started_again(smollm2_path: Path) -> None:

@@ -55,11 +55,6 @@ class AuthenticationError(RequestError):
     type = "authentication_error"
 
 
-class PermissionDenied(RequestError):
-    status = 403
-    type = "permission_error"
-
-
 class NotFound(RequestError):
     status = 404
     type = "not_found_error"

@@ -85,11 +85,6 @@ def physical_cores(cpus: Collection[int], root: Path = ROOT) -> int:
     return len({_core(cpu, root) for cpu in cpus})
 
 
-def default_threads(root: Path = ROOT, affinity: Collection[int] | None = None) -> ThreadDecision:
-    """One thread a physical core that the container may use."""
-    return decide(None, limits(root, affinity))
-
-
 def decide(requested: int | None, available: CpuLimits, *, force: bool = False) -> ThreadDecision:
     """What to do with `--threads`: None takes the best number, too large a one is clamped unless `force`."""
     shown = available.describe()

@@ -16,11 +16,6 @@ class Utf8Stream:
     def __init__(self) -> None:
         self._decoder = _Decoder("replace")
 
-    @property
-    def pending(self) -> int:
-        """How many bytes (0 to 3) are held back, the beginning of a character."""
-        return len(self._decoder.getstate()[0])
-
     def feed(self, data: bytes) -> str:
         """The text that is complete with `data`; bytes that can't be UTF-8 become U+FFFD at once."""
         return self._decoder.decode(data)

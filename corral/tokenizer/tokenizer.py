@@ -100,16 +100,8 @@ class Tokenizer(ABC):
         return self.special.eos
 
     @property
-    def eot_id(self) -> int | None:
-        return self.special.eot
-
-    @property
     def unk_id(self) -> int | None:
         return self.special.unk
-
-    @property
-    def pad_id(self) -> int | None:
-        return self.special.pad
 
     @property
     def eog_ids(self) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""Both clients, with the fake executor: in a thread, and in a real process."""
+"""The client and its process, with the fake executor."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fake_executor import READY, build_engine, prompt, run, text_of, tokens_of
+from fake_executor import build_engine, prompt, run, text_of, tokens_of
 
 from corral.config import EngineConfig, ModelConfig
 from corral.engine.client import Client, EngineClient
-from corral.engine.local import LocalClient
 from corral.engine.messages import Output, SlotAction, Submit
 from corral.errors import Unavailable
 from corral.sampling.params import SamplingParams
@@ -38,13 +37,9 @@ async def running(client: Client) -> AsyncIterator[Client]:
         await client.close()
 
 
-def local_client() -> LocalClient:
-    return LocalClient(build_engine(), READY)
-
-
-@pytest.fixture(params=["thread", "process"])
-async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
-    async with running(local_client() if request.param == "thread" else process_client()) as client:
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    async with running(process_client()) as client:
         yield client
 
 

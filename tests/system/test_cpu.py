@@ -58,7 +58,7 @@ def test_default_threads(
     tmp_path: Path,
 ) -> None:
     root = machine(tmp_path, cores, per_core, quota, cpus)
-    decision = cpu.default_threads(root, affinity)
+    decision = cpu.decide(None, cpu.limits(root, affinity))
     assert decision.threads == threads
     assert not decision.warning
 
@@ -118,5 +118,5 @@ def test_a_bare_root_counts_the_affinity(tmp_path: Path) -> None:
 
 
 def test_this_machine() -> None:
-    decision = cpu.default_threads()
+    decision = cpu.decide(None, cpu.limits())
     assert 1 <= decision.threads <= cpu.limits().visible

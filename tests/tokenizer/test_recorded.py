@@ -134,5 +134,5 @@ def test_gemma3(gemma3_path: Path) -> None:
     assert (
         tokenizer.encode("<start_of_turn>user\n\n\n  Hi\t\t<h1>日本 😀\0<end_of_turn>" + "\n" * 40) == GEMMA3
     )
-    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.eot_id, tokenizer.add_bos) == (2, 1, 106, True)
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.special.eot, tokenizer.add_bos) == (2, 1, 106, True)
     assert tokenizer.eog_ids == {1, 106}  # and not </s>, an HTML tag here

@@ -24,9 +24,8 @@ from corral.server.errors import (
     error_response,
     ollama_envelope,
 )
-from corral.server.generate import NOBODY
 from corral.server.generation import ClientGone
-from corral.server.middleware import ALWAYS_SERVED, PAGE, ApiKeys, Conventions, Readiness
+from corral.server.middleware import ALWAYS_SERVED, CLIENT_LEFT, PAGE, ApiKeys, Conventions, Readiness
 from corral.server.routes import not_supported
 from corral.server.routes.apply_template import apply_template, input_tokens
 from corral.server.routes.chat_completions import chat_completions
@@ -208,7 +207,7 @@ def _answer(handler: Handler, state: ServerState) -> Callable[[Request], Awaitab
                 state.expect_to_generate()
             return await handler(state, request)
         except ClientGone:
-            return NOBODY
+            return Response(status_code=CLIENT_LEFT)  # never sent
 
     return answer
 

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from corral import sampler_order
@@ -44,11 +43,8 @@ MOST_BIASED_TEXTS, MOST_BIASED_CHARACTERS = 1024, 1 << 14
 
 log = logging.getLogger(__name__)
 
-NOBODY = Response(status_code=499)
-"""For a client that has gone; never sent."""
 
-
-async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+async def _read_body(request: Request, limit: int, seconds: float) -> bytes:
     """Raises PayloadTooLarge as soon as it is clear, RequestError, RequestTimeout, ClientGone."""
     encoding = request.headers.get("content-encoding", "")
     if encoding.lower() not in ("", "identity"):
@@ -76,7 +72,7 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
 
 async def read(state: ServerState, http: Request, schema: Schema[R]) -> R:
     """The body of a request. Raises RequestError, NotSupported, ClientGone."""
-    return schema.read(await read_body(http, state.max_body, state.config.timeout))
+    return schema.read(await _read_body(http, state.max_body, state.config.timeout))
 
 
 def sampling_params(

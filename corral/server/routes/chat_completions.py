@@ -15,7 +15,6 @@ from corral.server import generate
 from corral.server.chat_reply import Call, ChatReply
 from corral.server.chat_turn import ChatTurn
 from corral.server.errors import json_response
-from corral.server.generation import ClientGone
 from corral.server.native_reply import observed
 from corral.server.reply import logprobs, new_id, timings, usage
 from corral.server.schema import CHAT
@@ -24,22 +23,19 @@ from corral.server.state import BUILD, ServerState
 
 
 async def chat_completions(state: ServerState, http: Request) -> ASGIApp:
-    try:
-        request = CHAT.read(await generate.read_body(http, state.max_body, state.config.timeout))
-        model, _ = state.loaded()
-        id = new_id("chatcmpl-")
-        turn = await ChatTurn.of(state, http, request, id)
-        head = {
-            "created": int(state.now()),
-            "id": id,
-            "model": model.info.id,
-            "system_fingerprint": BUILD,
-        }
-        if request.stream:
-            return await turn.stream(http, _Chunks(head, turn, request.include_usage()))
-        replies = await turn.collect(http)
-    except ClientGone:
-        return generate.NOBODY
+    request = await generate.read(state, http, CHAT)
+    model, _ = state.loaded()
+    id = new_id("chatcmpl-")
+    turn = await ChatTurn.of(state, http, request, id)
+    head = {
+        "created": int(state.now()),
+        "id": id,
+        "model": model.info.id,
+        "system_fingerprint": BUILD,
+    }
+    if request.stream:
+        return await turn.stream(http, _Chunks(head, turn, request.include_usage()))
+    replies = await turn.collect(http)
     verbose = {"__verbose": turn.native.whole(0, replies[0])} if request.verbose else {}
     return json_response(
         {

@@ -15,7 +15,6 @@ from corral.server.chat_turn import ChatTurn, count_tokens
 from corral.server.convert.messages import MessagesRequest, chat_request
 from corral.server.decode import Schema
 from corral.server.errors import anthropic_envelope, json_response
-from corral.server.generation import ClientGone
 from corral.server.render.message import MessageBuilder
 from corral.server.reply import new_id
 from corral.server.sse import named_frames
@@ -26,32 +25,26 @@ PING = named_frames([{"type": "ping"}])
 
 
 async def messages(state: ServerState, http: Request) -> ASGIApp:
-    try:
-        request = MESSAGES.read(await generate.read_body(http, state.max_body, state.config.timeout))
-        chat = chat_request(request)
-        model, _ = state.loaded()
-        id = new_id("msg_")
-        turn = await ChatTurn.of(state, http, chat, id)
-        builder = MessageBuilder(
-            id, model.info.id, len(turn.prompt), request.stop_sequences or (), request.shows_thinking()
-        )
-        if request.stream:
-            return await turn.stream(http, _Events(builder), PING)
-        async with aclosing(turn.steps(http)) as steps:
-            async for _, deltas, output in steps:
-                builder.add(deltas, output)
-    except ClientGone:
-        return generate.NOBODY
+    request = await generate.read(state, http, MESSAGES)
+    chat = chat_request(request)
+    model, _ = state.loaded()
+    id = new_id("msg_")
+    turn = await ChatTurn.of(state, http, chat, id)
+    builder = MessageBuilder(
+        id, model.info.id, len(turn.prompt), request.stop_sequences or (), request.shows_thinking()
+    )
+    if request.stream:
+        return await turn.stream(http, _Events(builder), PING)
+    async with aclosing(turn.steps(http)) as steps:
+        async for _, deltas, output in steps:
+            builder.add(deltas, output)
     builder.end()
     return json_response(builder.message)
 
 
 async def count_message_tokens(state: ServerState, http: Request) -> ASGIApp:
     """POST /v1/messages/count_tokens."""
-    try:
-        request = MESSAGES.read(await generate.read_body(http, state.max_body, state.config.timeout))
-    except ClientGone:
-        return generate.NOBODY
+    request = await generate.read(state, http, MESSAGES)
     return json_response({"input_tokens": await count_tokens(state, chat_request(request))})
 
 

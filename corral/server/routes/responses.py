@@ -19,7 +19,6 @@ from corral.server.chat_turn import ChatTurn, count_tokens
 from corral.server.convert.responses import ResponsesRequest, chat_request, functions, input_items
 from corral.server.decode import Schema
 from corral.server.errors import json_response
-from corral.server.generation import ClientGone
 from corral.server.render.response import Event, ResponseBuilder
 from corral.server.reply import new_id
 from corral.server.schema import ChatRequest
@@ -30,32 +29,26 @@ RESPONSES = Schema(ResponsesRequest)
 
 
 async def responses(state: ServerState, http: Request) -> ASGIApp:
-    try:
-        request = RESPONSES.read(await generate.read_body(http, state.max_body, state.config.timeout))
-        items, chat = _chat(state, request)
-        model, _ = state.loaded()
-        id = new_id("resp_")
-        turn = await ChatTurn.of(state, http, chat, id)
-        head = {"id": id, "model": model.info.id, **_echo(state, request, turn)}
-        builder = ResponseBuilder(head, turn.prompt)
-        made = _Made(state, request, items, builder)
-        if request.stream:
-            return await turn.stream(http, made)
-        async with aclosing(turn.steps(http)) as steps:
-            async for _, deltas, output in steps:
-                builder.add(deltas, output)
-    except ClientGone:
-        return generate.NOBODY
+    request = await generate.read(state, http, RESPONSES)
+    items, chat = _chat(state, request)
+    model, _ = state.loaded()
+    id = new_id("resp_")
+    turn = await ChatTurn.of(state, http, chat, id)
+    head = {"id": id, "model": model.info.id, **_echo(state, request, turn)}
+    builder = ResponseBuilder(head, turn.prompt)
+    made = _Made(state, request, items, builder)
+    if request.stream:
+        return await turn.stream(http, made)
+    async with aclosing(turn.steps(http)) as steps:
+        async for _, deltas, output in steps:
+            builder.add(deltas, output)
     made.finish()
     return json_response(builder.response)
 
 
 async def count_input_tokens(state: ServerState, http: Request) -> ASGIApp:
     """POST /v1/responses/input_tokens."""
-    try:
-        request = RESPONSES.read(await generate.read_body(http, state.max_body, state.config.timeout))
-    except ClientGone:
-        return generate.NOBODY
+    request = await generate.read(state, http, RESPONSES)
     n = await count_tokens(state, _chat(state, request)[1])
     return json_response({"object": "response.input_tokens", "input_tokens": n})
 

@@ -31,6 +31,8 @@ from stand_in import Fault, File, StandIn, stand_in
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
+PATIENT = ("--", "--drain-timeout", "30")
+"""A server that ends sooner did not wait for what it need not wait for."""
 BODY: Any = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
 
 
@@ -93,7 +95,7 @@ def free_port() -> int:
 
 def test_start_announce_serve_and_end(start: Callable[..., Process]) -> None:
     port = free_port()
-    process = start("127.0.0.1", str(port), "loads", "Hel", "lo")
+    process = start("127.0.0.1", str(port), "loads", "Hel", "lo", *PATIENT)
     url = f"http://127.0.0.1:{port}"
     states = []
     deadline = time.monotonic() + 10
@@ -117,10 +119,8 @@ def test_start_announce_serve_and_end(start: Callable[..., Process]) -> None:
     ):
         assert word in text
     assert "Hel" in httpx.post(url + "/v1/chat/completions", json=BODY).text
-    began = time.monotonic()
     process.popen.send_signal(signal.SIGTERM)
-    assert process.wait() == 0
-    assert time.monotonic() - began < 1.5
+    assert process.wait(10) == 0
     assert "Traceback" not in "".join(process.lines)
 
 
@@ -177,7 +177,7 @@ def test_a_stream_that_takes_too_long_ends_with_an_error(start: Callable[..., Pr
 
 
 def test_a_second_signal_ends_at_once(start: Callable[..., Process]) -> None:
-    process = start("127.0.0.1", "0", "loads", *"abcdefghijklmnopqrstuvwxyz")
+    process = start("127.0.0.1", "0", "loads", *["word"] * 300, *PATIENT)
     with (
         contextlib.suppress(httpx.HTTPError),
         httpx.stream("POST", process.url() + "/v1/chat/completions", json=BODY) as response,
@@ -185,10 +185,8 @@ def test_a_second_signal_ends_at_once(start: Callable[..., Process]) -> None:
         next(response.iter_lines())
         process.popen.send_signal(signal.SIGTERM)
         process.until("finishing the running requests")
-        began = time.monotonic()
         process.popen.send_signal(signal.SIGTERM)
-        assert process.wait() == 0
-        assert time.monotonic() - began < 0.8
+        assert process.wait(10) == 0
 
 
 @pytest.mark.parametrize(

@@ -157,10 +157,13 @@ def submits(
     n = request.results()
     if n > ready.parallel:
         name = "n" if n == request.choices() else "best_of"
-        raise RequestError(f"Field '{name}': expected an integer from 1 to {ready.parallel}, got {n}")
+        raise RequestError(
+            f"Field '{name}': expected an integer from 1 to {ready.parallel} (--parallel), got {n}"
+        )
     if request.id_slot is not None and request.id_slot >= ready.parallel:
         raise RequestError(
-            f"Field 'id_slot': expected an integer from -1 to {ready.parallel - 1}, got {request.id_slot}"
+            f"Field 'id_slot': expected an integer from -1 to {ready.parallel - 1} (below --parallel), "
+            f"got {request.id_slot}"
         )
     for prompt in prompts:
         if len(prompt) >= ready.n_ctx:

@@ -130,7 +130,7 @@ async def test_n_choices_of_each_prompt(client: httpx.AsyncClient, engine: FakeE
         ({"suffix": "x", "prompt": [1]}, 400, "Field 'suffix': expected 'prompt' to be a string or an array"),
         ({"suffix": "x", "prompt": ["a"] * 1025}, 400, "an array of 1 to 1024 strings"),
         ({"best_of": 1, "n": 2}, 400, "Field 'best_of': expected no less than 'n', which is 2, got 1"),
-        ({"best_of": 5}, 400, "Field 'best_of': expected an integer from 1 to 4, got 5"),
+        ({"best_of": 5}, 400, "Field 'best_of': expected an integer from 1 to 4 (--parallel), got 5"),
         ({"best_of": 2, "stream": True}, 400, "Field 'best_of': 2 can't be streamed"),
     ],
 )

@@ -93,7 +93,7 @@ async def test_the_forms_of_a_prompt(
         ({"prompt": {}}, 400, "Field 'prompt.prompt_string': expected a string"),
         ({"prompt": {"prompt_string": "a", "multimodal_data": ["x"]}}, 501, "multimodal_data"),
         ({"prompt": "a", "n_discard": -1}, 400, "Field 'n_discard': expected an integer from 0"),
-        ({"prompt": "a", "n_cmpl": 9}, 400, "Field 'n': expected an integer from 1 to 4, got 9"),
+        ({"prompt": "a", "n_cmpl": 9}, 400, "Field 'n': expected an integer from 1 to 4 (--parallel), got 9"),
         ({"prompt": "a", "stop": ["x"] * 257}, 400, "Field 'stop': expected"),
         ({"prompt": "a", "response_fields": "content"}, 400, "Field 'response_fields': expected an array"),
     ],

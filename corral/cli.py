@@ -30,7 +30,7 @@ corral <command> --help says more. corral --version prints the version.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`corral`. Returns the exit code: 0, or 1 after one message on standard error."""
+    """`corral`. Returns the exit code: 0, or 1 after one message on standard error; 130 after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None and words[:1] == ["serve"]:
         _end_at_signals()
@@ -58,6 +58,8 @@ def _guarded(command: Callable[[], int]) -> int:
         message = str(error)
         print(message if message.startswith("error") else f"error: {message}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT  # as a shell says it
     except BrokenPipeError:
         # our reader, such as `head`, has gone; the interpreter must not fail on the same pipe again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -199,3 +199,12 @@ def test_what_ends_a_server_is_said_whatever_is_logged(tmp_path: Path, flags: tu
     assert (done.returncode, done.stdout) == (1, "")
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error")]
     assert error.startswith(f"error: {tmp_path}/none.gguf: file is missing")
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("corral.tools.info.run", interrupted)
+    assert cli.main(["info", "x.gguf"]) == 130
+    assert capsys.readouterr() == ("", "")

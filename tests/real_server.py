@@ -23,7 +23,7 @@ class Server:
         self.url = ""
         self.listening = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
-        assert self.listening.wait(30), self.lines
+        assert self.listening.wait(120), self.lines
         assert self.url, self.lines
 
     def _read(self) -> None:
@@ -39,6 +39,6 @@ class Server:
     def stop(self) -> None:
         """Ends well, with no traceback in the log."""
         self.popen.send_signal(signal.SIGTERM)
-        assert self.popen.wait(10) == 0
+        assert self.popen.wait(30) == 0
         time.sleep(0.1)
         assert "Traceback" not in "".join(self.lines)

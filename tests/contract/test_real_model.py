@@ -159,7 +159,7 @@ def test_an_engine_that_is_killed_is_started_again(smollm2_path: Path) -> None:
     assert "SIGKILL" in rest[-1]
     assert [line.startswith('data: {"error":') for line in rest[-2:]] == [False, True]
     assert httpx.get(server.url + "/health").status_code == 503
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while httpx.get(server.url + "/health").status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -167,7 +167,7 @@ def test_an_engine_that_is_killed_is_started_again(smollm2_path: Path) -> None:
     again = httpx.post(server.url + "/v1/completions", json=body, timeout=60).json()
     assert again["choices"][0]["text"].startswith(" Paris")
     server.popen.send_signal(signal.SIGTERM)
-    assert server.popen.wait(10) == 0
+    assert server.popen.wait(30) == 0
 
 
 def test_the_process_ends_with_its_engine(smollm2_path: Path) -> None:
@@ -178,5 +178,5 @@ def test_the_process_ends_with_its_engine(smollm2_path: Path) -> None:
     children = Path(f"/proc/{server.popen.pid}/task/{server.popen.pid}/children").read_text().split()
     assert len(children) == 1
     server.popen.send_signal(signal.SIGINT)
-    assert server.popen.wait(10) == 0
+    assert server.popen.wait(30) == 0
     assert not Path(f"/proc/{children[0]}").exists()

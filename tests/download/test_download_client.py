@@ -61,5 +61,5 @@ async def test_it_ends_with_its_server() -> None:
     assert child.stdin is not None
     child.stdin.write(b'{"model_url": "http://192.0.2.1/m.gguf", "url_cache": "/nowhere"}\n')
     child.stdin.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):  # by itself it would try for longer
         await child.communicate()

@@ -47,7 +47,7 @@ async def gather(client: Client, submit: Submit) -> list[Output]:
     return [output async for output in client.generate(submit)]
 
 
-async def until(condition, seconds: float = 5.0) -> None:  # type: ignore[no-untyped-def]
+async def until(condition, seconds: float = 60.0) -> None:  # type: ignore[no-untyped-def]
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
@@ -120,7 +120,7 @@ async def test_close_ends_running_requests_with_an_error(client: Client) -> None
     await asyncio.sleep(0.05)
     started = time.monotonic()
     await client.close()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4  # not the 5 after which it would be killed
     last = (await task)[-1]
     assert last.error is not None
     assert (last.finish_reason, last.error.status) == ("error", 503)
@@ -171,7 +171,7 @@ async def test_death_is_reported_to_every_request_and_to_later_ones(number: sign
 async def test_failure_to_load(path: str, message: str) -> None:
     async with running(process_client(path)) as client:
         waiting = asyncio.create_task(gather(client, Submit(id="early", prompt=[1])))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             with pytest.raises(Unavailable) as failure:
                 await client.wait_ready()
             assert str(failure.value) == client.status.message == message
@@ -186,7 +186,7 @@ async def test_progress_while_loading_and_close_at_that_time() -> None:
         assert (client.status.state, client.status.message) == ("loading", "half")
         started = time.monotonic()
         await client.close()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 4
 
 
 async def test_sigint_is_left_to_the_server() -> None:

@@ -53,7 +53,7 @@ class Process:
         self.lines.extend(iter(self.popen.stderr.readline, ""))  # one by one, as they come
         self.popen.stderr.close()
 
-    def until(self, pattern: str, seconds: float = 10) -> re.Match[str]:
+    def until(self, pattern: str, seconds: float = 60) -> re.Match[str]:
         deadline = time.monotonic() + seconds
         while True:
             for line in list(self.lines):
@@ -98,7 +98,7 @@ def test_start_announce_serve_and_end(start: Callable[..., Process]) -> None:
     process = start("127.0.0.1", str(port), "loads", "Hel", "lo", *PATIENT)
     url = f"http://127.0.0.1:{port}"
     states = []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not states or states[-1] != 200:
         with contextlib.suppress(httpx.ConnectError):
             response = httpx.get(url + "/health")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from corral.config import EngineConfig
 from corral.errors import OptionError
 from corral.gguf.reader import GGUFFile
 from corral.tools.bench_peer import Setting, check, fastest
@@ -171,12 +172,33 @@ def _check(args: argparse.Namespace) -> None:
     if not any(cases(args)):
         raise OptionError("-p and -n are 0, expected a number of tokens for one of them")
     for path in args.model:
-        GGUFFile.open(path).close()
+        _check_model(path, *_size(list(cases(args))))
     check_isa(args.isa)
     if args.compare:
         check(args.peer_python)
     if args.chart and not Path(args.chart).absolute().parent.is_dir():
         raise OptionError(f"--chart is {args.chart}, expected a file in a folder that exists")
+
+
+def _check_model(path: str, streams: int, context: int) -> None:
+    """Raises ModelFileError, OptionError: it can't be run, or not with so many tokens in so many streams."""
+    from corral.engine.load import plan_memory
+    from corral.system import budget
+
+    with GGUFFile.open(path) as file:
+        needed = plan_memory(file, EngineConfig(ctx_size=context * streams, parallel=streams)).total
+    limit = budget.memory_limit()
+    if limit and needed > limit.bytes:
+        raise OptionError(
+            f"{path} needs {budget.mib(needed)} of memory with {streams} x {context} tokens, there are "
+            f"{budget.mib(limit.bytes)} ({limit.source}); expected less of --n-depth, --n-prompt, --n-gen or "
+            "--parallel, or a smaller model"
+        )
+
+
+def _size(todo: Sequence[Case]) -> tuple[int, int]:
+    """The most streams, and the most tokens of one."""
+    return max(c.streams for c in todo), max(c.depth + c.tokens for c in todo)
 
 
 def cases(args: argparse.Namespace) -> Iterator[Case]:
@@ -193,8 +215,7 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
 def bench(path: str, threads: int, args: argparse.Namespace) -> dict[str, Any]:
     """Time every case on every side, in turns. Returns a report as --json prints it."""
     todo = list(cases(args))
-    streams = max((c.streams for c in todo), default=1)
-    context = max((c.depth + c.tokens for c in todo), default=1)
+    streams, context = _size(todo)
     common = [path, str(threads), args.isa, str(streams), str(context)]
     workers: list[Worker] = []
     before = measured_limits(args.isa, threads)

@@ -13,6 +13,7 @@ from toy_model import write_toy_model
 
 from corral import cli
 from corral.errors import OptionError
+from corral.gguf.writer import GGUFWriter
 from corral.tools import bench
 from corral.tools.bench import Case, Worker
 from corral.tools.bench_peer import Setting, fastest
@@ -95,6 +96,8 @@ def test_a_side_that_prints_no_answer_is_named() -> None:
         (["-p", "0", "-n", "0"], "-p and -n are 0"),
         (["--chart", "missing/chart.svg"], "--chart is missing/chart.svg, expected a file in a folder"),
         (["-m", "missing.gguf"], "missing.gguf: file is missing"),
+        (["-d", "1000000000000"], "toy.gguf needs "),
+        (["-m", "clip.gguf"], "clip.gguf: general.architecture is 'clip', expected one of"),
         (["--compare", "llama.cpp", "--peer-python", "/none"], "--peer-python is /none, expected an interp"),
         (["--compare", "llama.cpp", "--peer-python", "false"], "false can't import llama_cpp"),
     ],
@@ -108,6 +111,8 @@ def test_what_cant_work_is_told_before_anything_is_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(bench, "bench")
+    monkeypatch.chdir(toy_file.parent)
+    GGUFWriter(Path("clip.gguf"), "clip").write()
     assert cli.main(["bench", "-m", str(toy_file), *words]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1

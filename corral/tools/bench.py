@@ -153,7 +153,10 @@ def run(args: argparse.Namespace) -> int:
     from corral.system import cpu
 
     _check(args)
-    threads = args.threads or cpu.decide(None, cpu.limits(), force=False).threads
+    decision = cpu.decide(args.threads, cpu.limits())
+    if decision.warning:
+        print(f"warning: {decision.warning.partition(';')[0]}", file=sys.stderr)
+    threads = decision.threads
     reports = [bench(path, threads, args) for path in args.model]
     if args.chart:
         Path(args.chart).write_text(chart(reports))

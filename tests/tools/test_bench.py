@@ -136,6 +136,17 @@ def test_the_variable_of_the_server_forces_a_variant_here_too(monkeypatch: pytes
     assert seen == ["scalar", "avx2", "auto"]
 
 
+@pytest.mark.native
+def test_more_threads_than_may_run_are_not_started(
+    toy_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "bench", lambda path, threads, args: {})
+    assert cli.main(["bench", "-m", str(toy_file), "-t", "4000", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["threads"] < 4000
+    assert said.err.startswith("warning: --threads 4000 is more than the ")
+
+
 @pytest.mark.parametrize(
     ("op", "tokens", "streams", "wanted", "tried"),
     [

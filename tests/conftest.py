@@ -1,4 +1,7 @@
-"""Where tests find what is not part of the repository. A fixture skips, with the reason, if it is absent."""
+"""Where tests find what is not part of the repository, and what made-up inputs are.
+
+A fixture skips, with the reason, if it is absent.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same inputs in every run, however slow: a failure is of the change, not of the day.
+# `--hypothesis-profile=default` makes up others.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
 
 ROOT = Path(__file__).resolve().parent.parent
 

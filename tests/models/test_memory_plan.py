@@ -46,7 +46,7 @@ def planned_and_taken(
     types = CacheTypes()
     train_ctx = file.require(f"{file.architecture}.context_length", int)
     plan = load_module._plan_memory(program, file, config, train_ctx, threads, set(), types, pooling)
-    step = load_module._step_shape(config, pooling, plan.ctx_size if program.whole else 0)
+    step = load_module._step_shape(config, program, pooling, plan.ctx_size if program.whole else 0)
     executor: Any = load_module._open_executor(
         program, file, config, threads, step, types, None, lambda share: None
     )

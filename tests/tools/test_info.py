@@ -114,10 +114,11 @@ def test_memory(
     assert min(memory[part] for part in parts) > 0
 
 
+@pytest.mark.native
 def test_memory_is_what_the_server_plans_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_toy_model(tmp_path / "toy.gguf")
     told: list[str] = []
-    config = EngineConfig(executor="reference", threads=1, ctx_size=4096, parallel=2)
+    config = EngineConfig(ctx_size=4096, parallel=2)
     load(ModelConfig(path=str(path)), config, lambda _, message: told.append(message))
     memory = _json(capsys, path, "-c", "4096", "-np", "2")["memory"]
     sizes = {

@@ -39,10 +39,11 @@ static void quantize_groups(const float* x, int n, void* blocks, size_t stride) 
 }
 
 #if defined(CORRAL_WHOLE_CHUNKS)
-// 256 activations of one token with one scale, and sums of 32 and of 16 of them, for minima and offsets.
+// 256 activations of one token with one scale, and sums of all, of 32 and of 16 of them, for minima and offsets.
 struct alignas(64) WholeBlock {
     int8_t q[kChunk];
     float d;
+    int32_t sum;
     int16_t sum32[8], sum16[16];
 };
 
@@ -59,7 +60,11 @@ static void quantize_chunks(const float* x, int n, void* blocks, size_t stride) 
             fstore_rounded_i8(out->q + i, fload(x + start + i) * inverse);
             out->sum16[i / 16] = static_cast<int16_t>(sum_i8(out->q + i));
         }
-        for (int j = 0; j < 8; j++) out->sum32[j] = static_cast<int16_t>(out->sum16[2 * j] + out->sum16[2 * j + 1]);
+        out->sum = 0;
+        for (int j = 0; j < 8; j++) {
+            out->sum32[j] = static_cast<int16_t>(out->sum16[2 * j] + out->sum16[2 * j + 1]);
+            out->sum += out->sum32[j];
+        }
     }
 }
 #endif

@@ -10,8 +10,10 @@
 #include "tiles.h"
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 #include "isa/tile_i8mm.h"
-#elif defined(CORRAL_WHOLE_CHUNKS)
+#elif defined(__AMX_INT8__)
 #include "isa/tile_amx.h"
+#elif defined(CORRAL_WHOLE_CHUNKS)
+#include "isa/whole_vnni.h"
 #endif
 
 namespace corral::CORRAL_ISA {
@@ -75,35 +77,78 @@ CORRAL_INLINE void all_tiles(Panel<R>& panel, int subs, const ActBlock* x, int t
     even_tiles<kTileTokens>(0, tokens, [&]<int T>(int t) { tile<Kind, R, T>(panel, subs, x + t, y.from(t), ahead); });
 }
 
+#if defined(__AMX_INT8__)
+constexpr bool kTiled = true;
+#else
+constexpr bool kTiled = false;
+#endif
+
 #if defined(CORRAL_WHOLE_CHUNKS)
-// Formats whose sub-blocks have integer scales
+// Formats whose weights times their integer scales are bytes
 template <class Format>
-concept Whole =
-    requires(const uint8_t* p, Panel<1>& panel, WholeScales<1>& scales) { Format::unpack_whole(p, panel, scales, 0); };
+concept Scaled = requires { Format::kScaledOffset; };
+// Formats whose sub-blocks have integer scales, where one sum for a chunk is worth one scale for its activations
+template <class Format>
+concept Whole = (kTiled || Scaled<Format>) && requires(const uint8_t* p, Panel<1>& panel, WholeScales<1>& scales) {
+    Format::unpack_whole(p, panel, scales, 0);
+};
 template <class Format>
 using ActOf = std::conditional_t<Whole<Format>, WholeBlock, ActBlock>;
-// Tokens that share one unpacking. Tiles are so fast that unpacking shows: the outputs of more tokens are worth their way to L2.
-template <class Format>
-constexpr int kTokensAtOnce = Whole<Format> ? 2 * kTokenBlock : kTokenBlock;
-constexpr int kMostTokens = 2 * kTokenBlock;
 #else
 template <class Format>
 concept Whole = false;
 template <class Format>
 using ActOf = ActBlock;
-template <class Format>
-constexpr int kTokensAtOnce = kTokenBlock;
-constexpr int kMostTokens = kTokenBlock;
 #endif
+
+// Tokens that share one unpacking. Tiles are so fast that unpacking shows: the outputs of more tokens are worth their way to L2.
+template <class Format>
+constexpr int kTokensAtOnce = kTiled && Whole<Format> ? 2 * kTokenBlock : kTokenBlock;
+constexpr int kMostTokens = kTiled ? 2 * kTokenBlock : kTokenBlock;
 
 template <int R>
 struct QuantScratch {
     Panel<R> panel;
     alignas(64) float c[kMostTokens * R * 16];
 #if defined(CORRAL_WHOLE_CHUNKS)
-    WholeScratch<R> whole;
+    WholeScales<R> scales;
+#endif
+#if defined(__AMX_INT8__)
+    TileScratch tiles;
 #endif
 };
+
+#if defined(CORRAL_WHOLE_CHUNKS)
+constexpr int kFewestScaledTokens = 3;  // below, scales cost less with the sums than with the weights
+
+// All tokens over R groups of a chunk of a format that has integer scales.
+template <class Kind, int R>
+CORRAL_INLINE void all_whole(QuantScratch<R>& scratch, const WholeBlock* x, int tokens, Outputs<R> y, Ahead& ahead) {
+#if defined(__AMX_INT8__)
+    if (tokens >= kFewestTiledTokens) {
+        ahead.fetch_rest();
+        for (int r = 0; r < R; r++) whole_tiles<Kind>(scratch.panel, scratch.scales, r, scratch.tiles, x, tokens, y);
+        return;
+    }
+#endif
+    even_tiles<kTileTokens>(0, tokens, [&]<int T>(int t) {
+        whole_dots<Kind, R, T>(scratch.panel, scratch.scales, x + t, y.from(t), ahead);
+    });
+}
+
+// R groups of a chunk, which `unpack` has unpacked with a function for one, and all tokens over them.
+template <class Format, int R, class Unpack>
+CORRAL_INLINE void whole_chunk(QuantScratch<R>& scratch, const Unpack& unpack, const WholeBlock* x, int tokens,
+                               Outputs<R> y, Ahead& ahead) {
+    if constexpr (Scaled<Format>)
+        if (tokens >= kFewestScaledTokens) {
+            unpack([&](const uint8_t* p, int r) { Format::unpack_scaled(p, scratch.panel, scratch.scales, r); });
+            return all_whole<ScaledKindOf<Format>>(scratch, x, tokens, y, ahead);
+        }
+    unpack([&](const uint8_t* p, int r) { Format::unpack_whole(p, scratch.panel, scratch.scales, r); });
+    all_whole<KindOf<Format>>(scratch, x, tokens, y, ahead);
+}
+#endif
 
 // Copy a tile of outputs to its place, with the bias; the last group may have fewer than 16 rows.
 template <int R>
@@ -150,20 +195,20 @@ static void linear_panel(const LinearArgs& args, int group) {
             // Whole groups go to their place with the last chunk; others need what write_out does.
             const bool first = chunk == 0, last = chunk + 1 == chunks && direct;
             const Outputs<R> y = {scratch.c, last ? to : scratch.c, last ? stride : static_cast<size_t>(R * 16), first};
-            for (int r = 0; r < R; r++) {
-                for (int i = 0; i < kFetchesAnUnpack; i++) ahead.fetch();
-                const uint8_t* packed = p + static_cast<size_t>(r) * w.group_bytes;
-                if constexpr (Whole<Format>)
-                    Format::unpack_whole(packed, scratch.panel, scratch.whole.scales, r);
-                else
-                    Format::unpack(packed, k, scratch.panel, r);
-            }
             const size_t at = static_cast<size_t>(chunk) * args.act_stride + static_cast<size_t>(t0);
             const auto* x = static_cast<const ActOf<Format>*>(args.acts) + at;
-            if constexpr (Whole<Format>)
-                all_whole<KindOf<Format>>(scratch.panel, scratch.whole, x, tokens, y, ahead);
-            else
+            const auto unpack = [&](auto unpack_group) {
+                for (int r = 0; r < R; r++) {
+                    for (int i = 0; i < kFetchesAnUnpack; i++) ahead.fetch();
+                    unpack_group(p + static_cast<size_t>(r) * w.group_bytes, r);
+                }
+            };
+            if constexpr (Whole<Format>) {
+                whole_chunk<Format>(scratch, unpack, x, tokens, y, ahead);
+            } else {
+                unpack([&](const uint8_t* q, int r) { Format::unpack(q, k, scratch.panel, r); });
                 all_tiles<KindOf<Format>>(scratch.panel, k / Format::kSub, x, tokens, y, ahead);
+            }
             p += Format::chunk_bytes(k);
         }
         if (!direct) write_out<R>(args, group, t0, tokens, scratch.c);
@@ -172,7 +217,7 @@ static void linear_panel(const LinearArgs& args, int group) {
 
 template <class Format>
 static void linear(const LinearArgs& args, int first_group, int last_group) {
-#if defined(CORRAL_WHOLE_CHUNKS)
+#if defined(__AMX_INT8__)
     const Tiles tiles(Whole<Format> && args.tokens >= kFewestTiledTokens);
 #endif
     int g = first_group;

@@ -4,7 +4,7 @@
 
 namespace corral::CORRAL_ISA {
 
-#if defined(CORRAL_WHOLE_CHUNKS)
+#if defined(__AMX_INT8__)
 // `rounds` times four products of tiles in registers; returns the multiply-adds done.
 static int64_t peak_dots(int64_t rounds) {
     const Tiles tiles(true);

@@ -67,19 +67,18 @@ constexpr int run_of(int sub, int bits) {
     return run;
 }
 
-// Whether a weight times its integer scale is one byte
-template <class Format>
-constexpr bool kScaledByte = requires { requires Format::kScaledByte; };
-
 // What a tile has to know of a format: formats of one kind share their tiles.
-template <int Sub, int OffsetLog2, bool Minimum, bool Signed, int Run, bool ScaledByte = false>
+template <int Sub, int OffsetLog2, bool Minimum, bool Signed, int Run, int ScaledOffset = -1>
 struct TileKind {
-    static constexpr int kSub = Sub, kOffsetLog2 = OffsetLog2, kRun = Run;
-    static constexpr bool kMinimum = Minimum, kSigned = Signed, kScaledByte = ScaledByte;
+    static constexpr int kSub = Sub, kOffsetLog2 = OffsetLog2, kRun = Run, kScaledOffset = ScaledOffset;
+    static constexpr bool kMinimum = Minimum, kSigned = Signed, kScaledByte = ScaledOffset >= 0;
 };
 template <class Format>
 using KindOf = TileKind<Format::kSub, Format::kOffsetLog2, Format::kMinimum, Format::kBits == 8 && kSignedWide,
-                        run_of(Format::kSub, Format::kBits), kScaledByte<Format>>;
+                        run_of(Format::kSub, Format::kBits)>;
+// The panel has weights times their integer scales, plus kScaledOffset.
+template <class Format>
+using ScaledKindOf = TileKind<Format::kSub, Format::kOffsetLog2, Format::kMinimum, false, 1, Format::kScaledOffset>;
 
 // a[t][r] += the dots of Kind::kRun quads of the panel, from `quad` on
 template <class Kind, int R, int T, class Acts>

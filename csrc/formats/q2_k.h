@@ -9,7 +9,8 @@ namespace corral::CORRAL_ISA {
 struct Q2_K {
     static constexpr int kType = 10, kBlockWeights = 256, kBlockBytes = 84, kSub = 16, kOffsetLog2 = -1;
     static constexpr int kBits = 2;
-    static constexpr bool kMinimum = true, kScaledByte = true;
+    static constexpr bool kMinimum = true;
+    static constexpr int kScaledOffset = 0;
 
     static size_t chunk_bytes(int) { return 1024 + 256 + 64; }
 
@@ -59,17 +60,39 @@ struct Q2_K {
         }
     }
 
+#if defined(CORRAL_WHOLE_CHUNKS)
     template <int R>
     CORRAL_INLINE void unpack_whole(const uint8_t* p, Panel<R>& panel, WholeScales<R>& scales, int r) {
         unpack_pairs(p, kChunk / 4, panel, r);
-        const uint8_t *nibbles = p + 1024, *halves = nibbles + 256;
-        alignas(64) uint8_t low[256], high[256];
-        unpack_nibbles_apart(nibbles, 4, low, high);
+        alignas(64) uint8_t low[256];
+        unpack_minima(p + 1024, low, scales, r);
         for (int j = 0; j < 16; j++) widen_16(low + 16 * j, scales.s[j][r]);
+    }
+
+    template <int R>
+    CORRAL_INLINE void unpack_scaled(const uint8_t* p, Panel<R>& panel, WholeScales<R>& scales, int r) {
+        alignas(64) uint8_t low[256];
+        unpack_minima(p + 1024, low, scales, r);
+        const U64 pair = uset(3);
+        for (int j = 0; j < 16; j++) {
+            const U64 four = uload(p + 64 * j);
+            const RowScales factors(low + 16 * j);
+            for (int z = 0; z < 4; z++) ustore(panel.q[4 * j + z][r], factors.times(ushr(four, 2 * z) & pair));
+        }
+    }
+
+   private:
+    // And the scales, which `low` gets.
+    template <int R>
+    CORRAL_INLINE void unpack_minima(const uint8_t* nibbles, uint8_t* low, WholeScales<R>& scales, int r) {
+        const uint8_t* halves = nibbles + 256;
+        alignas(64) uint8_t high[256];
+        unpack_nibbles_apart(nibbles, 4, low, high);
         for (int i = 0; i < 8; i++) pair_16(high + 32 * i, high + 32 * i + 16, scales.m[i][r]);
         fstore(scales.d[r], fload_half(reinterpret_cast<const uint16_t*>(halves)));
         fstore(scales.dmin[r], fload_half(reinterpret_cast<const uint16_t*>(halves + 32)));
     }
+#endif
 };
 
 }  // namespace corral::CORRAL_ISA

@@ -10,6 +10,7 @@ struct Q3_K {
     static constexpr int kType = 11, kBlockWeights = 256, kBlockBytes = 110, kSub = 16, kOffsetLog2 = 2;
     static constexpr int kBits = 3;
     static constexpr bool kMinimum = false;
+    static constexpr int kScaledOffset = 127;
 
     static size_t chunk_bytes(int) { return 1024 + 512 + 256 + 64; }
 
@@ -55,11 +56,24 @@ struct Q3_K {
         unpack_signed_scales<16>(p + 1536, panel, r);
     }
 
+#if defined(CORRAL_WHOLE_CHUNKS)
     template <int R>
     CORRAL_INLINE void unpack_whole(const uint8_t* p, Panel<R>& panel, WholeScales<R>& scales, int r) {
         unpack_pairs_bit(p, p + 1024, kChunk / 4, panel, r);
         whole_signed_scales<16>(p + 1536, scales, r);
     }
+
+    template <int R>
+    CORRAL_INLINE void unpack_scaled(const uint8_t* p, Panel<R>& panel, WholeScales<R>& scales, int r) {
+        unpack_pairs_bit(p, p + 1024, kChunk / 4, panel, r);
+        for (int j = 0; j < 16; j++) {
+            const SignedRowScales<1 << kOffsetLog2, kScaledOffset> factors(p + 1536 + 16 * j);
+            for (int quad = 4 * j; quad < 4 * j + 4; quad++)
+                ustore(panel.q[quad][r], factors.times(uload(panel.q[quad][r])));
+        }
+        fstore(scales.d[r], fload_half(reinterpret_cast<const uint16_t*>(p + 1536 + 256)));
+    }
+#endif
 };
 
 }  // namespace corral::CORRAL_ISA

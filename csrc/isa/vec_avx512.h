@@ -156,4 +156,45 @@ CORRAL_INLINE I16 dot_signed(I16 acc, U64 w, const int8_t* x) {
     return add_pairs(acc, {_mm512_maddubs_epi16(_mm512_abs_epi8(w.v), signed_x)});
 }
 
+#if defined(CORRAL_WHOLE_CHUNKS)
+// Scales of 16 rows, for codes of a quad: bytes, as are the products.
+CORRAL_INLINE __m512i in_words(const uint8_t* scales) {
+    const __m512i once = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales)));
+    return _mm512_or_si512(once, _mm512_slli_epi32(once, 16));
+}
+
+// Code times scale, below 256: those of two neighbours are one product of 16 bits, where nothing is carried.
+class RowScales {
+   public:
+    explicit RowScales(const uint8_t* scales) : factors_(in_words(scales)) {}
+
+    CORRAL_INLINE_MEMBER U64 times(U64 codes) const { return {_mm512_mullo_epi16(codes.v, factors_)}; }
+
+   private:
+    const __m512i factors_;
+};
+
+// (code - Center) * scale + Offset, from 0 to 255, where scales are int8. Bytes wrap, so what does not depend on the code is added last.
+template <int Center, int Offset>
+class SignedRowScales {
+   public:
+    explicit SignedRowScales(const uint8_t* scales) : factors_(in_words(scales)) {
+        const __m512i words =
+            _mm512_sub_epi16(_mm512_set1_epi16(Offset), _mm512_mullo_epi16(factors_, _mm512_set1_epi16(Center)));
+        rest_ = _mm512_mask_blend_epi8(kOdd, words, _mm512_slli_epi16(words, 8));
+    }
+
+    CORRAL_INLINE_MEMBER U64 times(U64 codes) const {
+        const __m512i even = _mm512_mullo_epi16(codes.v, factors_),
+                      odd = _mm512_mullo_epi16(_mm512_maskz_mov_epi8(kOdd, codes.v), factors_);
+        return {_mm512_add_epi8(_mm512_mask_blend_epi8(kOdd, even, odd), rest_)};
+    }
+
+   private:
+    static constexpr __mmask64 kOdd = 0xaaaaaaaaaaaaaaaa;
+    const __m512i factors_;
+    __m512i rest_;
+};
+#endif
+
 }  // namespace corral::CORRAL_ISA

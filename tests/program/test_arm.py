@@ -23,7 +23,7 @@ from ops import FLOATS, Array
 from test_linear import SHAPES, inputs, raw_blocks
 
 from corral.gguf.types import GGMLType
-from corral.program.native import formats
+from corral.program.native import formats, isas
 
 pytestmark = [pytest.mark.native, pytest.mark.slow]
 
@@ -266,11 +266,12 @@ def test_same_bits_here(expected: Results, label: str) -> None:
 
 
 def alike(found: Results, label: str) -> Results:
-    """Without a variant that rounds activations for this otherwise."""
-    whole = [kind.name for kind, group in formats().items() if group > 32]
-    if label.startswith(tuple(f"linear-{name}-" for name in whole)):
-        return {name: results for name, results in found.items() if name != "amx"}
-    return found
+    """Without the variants that round activations for this otherwise."""
+    usual = formats("scalar")
+    otherwise = {
+        isa: tuple(f"linear-{kind.name}-" for kind, group in formats(isa).items() if group != usual[kind]) for isa in isas()
+    }
+    return {name: results for name, results in found.items() if not label.startswith(otherwise.get(name, ()))}
 
 
 def test_a_cpu_gets_the_variants_it_can_run(emulated: dict[str, Results]) -> None:

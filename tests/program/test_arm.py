@@ -269,7 +269,8 @@ def alike(found: Results, label: str) -> Results:
     """Without the variants that round activations for this otherwise."""
     usual = formats("scalar")
     otherwise = {
-        isa: tuple(f"linear-{kind.name}-" for kind, group in formats(isa).items() if group != usual[kind]) for isa in isas()
+        isa: tuple(f"linear-{kind.name}-" for kind, group in formats(isa).items() if group != usual[kind])
+        for isa in isas()
     }
     return {name: results for name, results in found.items() if not label.startswith(otherwise.get(name, ()))}
 

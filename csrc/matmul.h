@@ -3,17 +3,12 @@
 // Every output is a sum along k in one fixed order: exact integer dots of a sub-block, folded into a float accumulator sub-block by
 // sub-block, chunk by chunk. Neither the other rows, nor the other tokens, nor the tile they fall in change it.
 #pragma once
-#include <type_traits>
-
 #include "acts.h"
 #include "formats/layout.h"
 #include "tiles.h"
+#include "whole.h"
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 #include "isa/tile_i8mm.h"
-#elif defined(__AMX_INT8__)
-#include "isa/tile_amx.h"
-#elif defined(CORRAL_WHOLE_CHUNKS)
-#include "isa/whole_vnni.h"
 #endif
 
 namespace corral::CORRAL_ISA {
@@ -77,30 +72,6 @@ CORRAL_INLINE void all_tiles(Panel<R>& panel, int subs, const ActBlock* x, int t
     even_tiles<kTileTokens>(0, tokens, [&]<int T>(int t) { tile<Kind, R, T>(panel, subs, x + t, y.from(t), ahead); });
 }
 
-#if defined(__AMX_INT8__)
-constexpr bool kTiled = true;
-#else
-constexpr bool kTiled = false;
-#endif
-
-#if defined(CORRAL_WHOLE_CHUNKS)
-// Formats whose weights times their integer scales are bytes
-template <class Format>
-concept Scaled = requires { Format::kScaledOffset; };
-// Formats whose sub-blocks have integer scales, where one sum for a chunk is worth one scale for its activations
-template <class Format>
-concept Whole = (kTiled || Scaled<Format>) && requires(const uint8_t* p, Panel<1>& panel, WholeScales<1>& scales) {
-    Format::unpack_whole(p, panel, scales, 0);
-};
-template <class Format>
-using ActOf = std::conditional_t<Whole<Format>, WholeBlock, ActBlock>;
-#else
-template <class Format>
-concept Whole = false;
-template <class Format>
-using ActOf = ActBlock;
-#endif
-
 // Tokens that share one unpacking. Tiles are so fast that unpacking shows: the outputs of more tokens are worth their way to L2.
 template <class Format>
 constexpr int kTokensAtOnce = kTiled && Whole<Format> ? 2 * kTokenBlock : kTokenBlock;
@@ -110,45 +81,8 @@ template <int R>
 struct QuantScratch {
     Panel<R> panel;
     alignas(64) float c[kMostTokens * R * 16];
-#if defined(CORRAL_WHOLE_CHUNKS)
-    WholeScales<R> scales;
-#endif
-#if defined(__AMX_INT8__)
-    TileScratch tiles;
-#endif
+    [[no_unique_address]] WholeScratch<R> whole;
 };
-
-#if defined(CORRAL_WHOLE_CHUNKS)
-constexpr int kFewestScaledTokens = 3;  // below, scales cost less with the sums than with the weights
-
-// All tokens over R groups of a chunk of a format that has integer scales.
-template <class Kind, int R>
-CORRAL_INLINE void all_whole(QuantScratch<R>& scratch, const WholeBlock* x, int tokens, Outputs<R> y, Ahead& ahead) {
-#if defined(__AMX_INT8__)
-    if (tokens >= kFewestTiledTokens) {
-        ahead.fetch_rest();
-        for (int r = 0; r < R; r++) whole_tiles<Kind>(scratch.panel, scratch.scales, r, scratch.tiles, x, tokens, y);
-        return;
-    }
-#endif
-    even_tiles<kTileTokens>(0, tokens, [&]<int T>(int t) {
-        whole_dots<Kind, R, T>(scratch.panel, scratch.scales, x + t, y.from(t), ahead);
-    });
-}
-
-// R groups of a chunk, which `unpack` has unpacked with a function for one, and all tokens over them.
-template <class Format, int R, class Unpack>
-CORRAL_INLINE void whole_chunk(QuantScratch<R>& scratch, const Unpack& unpack, const WholeBlock* x, int tokens,
-                               Outputs<R> y, Ahead& ahead) {
-    if constexpr (Scaled<Format>)
-        if (tokens >= kFewestScaledTokens) {
-            unpack([&](const uint8_t* p, int r) { Format::unpack_scaled(p, scratch.panel, scratch.scales, r); });
-            return all_whole<ScaledKindOf<Format>>(scratch, x, tokens, y, ahead);
-        }
-    unpack([&](const uint8_t* p, int r) { Format::unpack_whole(p, scratch.panel, scratch.scales, r); });
-    all_whole<KindOf<Format>>(scratch, x, tokens, y, ahead);
-}
-#endif
 
 // Copy a tile of outputs to its place, with the bias; the last group may have fewer than 16 rows.
 template <int R>
@@ -204,7 +138,7 @@ static void linear_panel(const LinearArgs& args, int group) {
                 }
             };
             if constexpr (Whole<Format>) {
-                whole_chunk<Format>(scratch, unpack, x, tokens, y, ahead);
+                whole_chunk<Format>(scratch.panel, scratch.whole, unpack, x, tokens, y, ahead);
             } else {
                 unpack([&](const uint8_t* q, int r) { Format::unpack(q, k, scratch.panel, r); });
                 all_tiles<KindOf<Format>>(scratch.panel, k / Format::kSub, x, tokens, y, ahead);

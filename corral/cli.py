@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -28,6 +29,9 @@ for example
 corral <command> --help says more. corral --version prints the version.
 """
 
+UNWRITTEN = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Our reader, such as `head`, has gone; or there is no room for what we print."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`corral`. Returns the exit code: 0, or 1 after one message on standard error; 130 after Ctrl-C."""
@@ -53,16 +57,22 @@ def _end_at_signals() -> None:
 
 def _guarded(command: Callable[[], int]) -> int:
     try:
-        return command()
+        code = command()
+        sys.stdout.flush()  # here, where a full disk has an error of its own
+        return code
     except CorralError as error:
         message = str(error)
         print(message if message.startswith("error") else f"error: {message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT  # as a shell says it
-    except BrokenPipeError:
-        # our reader, such as `head`, has gone; the interpreter must not fail on the same pipe again at exit
+    except OSError as error:
+        if error.errno not in UNWRITTEN:
+            raise
+        # the interpreter must not fail on the same file again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            print(f"error: cannot write: {error.strerror}", file=sys.stderr)
         return 1
 
 

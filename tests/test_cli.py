@@ -208,3 +208,17 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr("corral.tools.info.run", interrupted)
     assert cli.main(["info", "x.gguf"]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"]])
+def test_nowhere_to_print(words: list[str]) -> None:
+    """A full disk is an error of one line, a reader that has gone is none: no traceback."""
+    command = [sys.executable, "-m", "corral.cli", *words]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: cannot write: No space left on device\n")
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as gone:
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")

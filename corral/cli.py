@@ -58,7 +58,7 @@ def _end_at_signals() -> None:
 def _guarded(command: Callable[[], int]) -> int:
     try:
         code = command()
-        sys.stdout.flush()  # here, where a full disk has an error of its own
+        print(end="", flush=True)  # here, where a full disk has an error of its own; there may be no stdout
         return code
     except CorralError as error:
         message = str(error)
@@ -70,7 +70,8 @@ def _guarded(command: Callable[[], int]) -> int:
         if error.errno not in UNWRITTEN:
             raise
         # the interpreter must not fail on the same file again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno != errno.EPIPE:
             print(f"error: cannot write: {error.strerror}", file=sys.stderr)
         return 1

@@ -212,7 +212,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 @pytest.mark.parametrize("words", [["--version"], ["--help"]])
 def test_nowhere_to_print(words: list[str]) -> None:
-    """A full disk is an error of one line, a reader that has gone is none: no traceback."""
+    """A full disk is an error of one line; a reader that has gone is none, nor is no output."""
     command = [sys.executable, "-m", "corral.cli", *words]
     with open("/dev/full", "wb") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
@@ -222,3 +222,7 @@ def test_nowhere_to_print(words: list[str]) -> None:
     with open(write, "wb") as gone:
         done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -20,6 +20,7 @@ struct U64 {
 };
 
 #if defined(__AVX512VNNI__)
+#define CORRAL_WHOLE_CHUNKS  // chunks with one sum are worth it: see whole.h
 constexpr bool kSignedWide = false, kPairSums = false;
 #else
 constexpr bool kSignedWide = true, kPairSums = true;

@@ -2,7 +2,7 @@
 //
 // AMX multiplies faster than anybody folds sums of sub-blocks into floats, so there are none to fold: scales of sub-blocks are
 // integers here, and so are the sums of a whole chunk of 256, exactly. Activations have one scale for 256 (acts.h). Where a weight
-// times its scale is one byte, VNNI gains as much.
+// times its scale is one byte, VNNI gains too: half as many instructions.
 #pragma once
 #include <immintrin.h>
 
